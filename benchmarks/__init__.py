@@ -1,0 +1,1 @@
+"""Measurements beside the peers and the physical limits; each script prints a table."""

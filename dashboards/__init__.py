@@ -1,0 +1,1 @@
+"""Pages: plain data in, HTML and chart specifications out; no I/O, no clock."""

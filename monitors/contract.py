@@ -1,0 +1,247 @@
+"""What a statistic, a kind of monitor and a result are: the public, versioned contract of plug-ins."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from typing import TYPE_CHECKING, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict
+
+if TYPE_CHECKING:
+    from monitors.blocks import Blocks
+    from monitors.profile import Profile
+
+CONTRACT_VERSION = 1
+
+Counts = NDArray[np.float64]
+
+
+class Direction(StrEnum):
+    """Which way a value moves when things get worse."""
+
+    HIGHER_IS_WORSE = "higher_is_worse"
+    LOWER_IS_WORSE = "lower_is_worse"
+    DISTANCE_FROM_ZERO = "distance_from_zero"
+    DISTANCE_FROM_ONE = "distance_from_one"
+
+
+class Verdict(StrEnum):
+    """What a policy made of a result; a result that is only shown carries none."""
+
+    OK = "ok"
+    VIOLATED = "violated"
+    NOT_MEASURED = "not_measured"
+
+
+class Rule(StrEnum):
+    """What a verdict rests on."""
+
+    BUDGET = "budget"
+    THRESHOLD = "threshold"
+    SAGEMAKER = "sagemaker"
+    SCHEMA = "schema"
+
+
+class Role(StrEnum):
+    """What a column is to the model."""
+
+    FEATURE = "feature"
+    PREDICTION = "prediction"
+    SCORE = "score"
+    GROUND_TRUTH = "ground_truth"
+
+
+class Type(StrEnum):
+    """The type of a column, fixed by the version's schema."""
+
+    NUMERIC = "numeric"
+    CATEGORICAL = "categorical"
+    BOOLEAN = "boolean"
+    DATETIME = "datetime"
+    TEXT = "text"
+    EMBEDDING = "embedding"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Column:
+    """One column of a model version, as its schema declares or infers it.
+
+    ``name`` is the column's name in the lake: ``features.age``, ``prediction``, ``score``, ``scores.<class>``
+    or ``ground_truth``; ``label`` is what people call it (``age``).
+    """
+
+    name: str
+    role: Role
+    type: Type
+    status: str = "confirmed"
+    required: bool = False
+    range: tuple[float | None, float | None] | None = None
+    categories: tuple[str, ...] | None = None
+    constraints: Mapping[str, object] = field(default_factory=dict)
+
+    @property
+    def label(self) -> str:
+        """The name without the lake's prefix of features."""
+        return self.name.removeprefix("features.")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Subject:
+    """What a result is about: a column, a slice, a group, at a time scale of so many windows."""
+
+    feature: str | None = None
+    slice: str | None = None
+    attribute: str | None = None
+    group: str | None = None
+    reference_group: str | None = None
+    class_: str | None = None
+    scale: int = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Result:
+    """One number about one subject, judged, or the reason why there is none.
+
+    ``p_value`` is the chance of a value at least as extreme if nothing had changed; ``effect`` is how far the
+    subject moved in the unit of ``min_effect``, chance already subtracted. ``decides`` marks the one statistic of a
+    subject whose verdict counts; the others are shown. ``note`` says what a reader must know to trust the number.
+    """
+
+    metric: str
+    subject: Subject = Subject()
+    value: float | None = None
+    reason: str = ""
+    verdict: Verdict | None = Verdict.NOT_MEASURED
+    direction: Direction = Direction.HIGHER_IS_WORSE
+    decides: bool = True
+    interval: tuple[float, float] | None = None
+    baseline_value: float | None = None
+    effect: float | None = None
+    min_effect: float | None = None
+    p_value: float | None = None
+    alpha: float | None = None
+    threshold: float | None = None
+    rule: Rule | None = None
+    estimated: bool = False
+    n_window: int = 0
+    n_baseline: int = 0
+    unit: str = ""
+    note: str = ""
+    by: str = ""
+
+    def __post_init__(self) -> None:
+        """Refuse a result that has both or neither of a finite value and a reason."""
+        if (self.value is None) == (not self.reason):
+            raise ValueError(f"{self.metric} of {self.subject}: a value or a reason, not both")
+        for name in ("value", "effect", "min_effect", "p_value", "alpha", "threshold", "baseline_value"):
+            number = getattr(self, name)
+            if number is not None and not math.isfinite(number):
+                raise ValueError(f"{self.metric} of {self.subject}: {name} is {number}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class BinnedStatistic(ABC):
+    """A distance between the binned counts of a baseline and of a window; one file, found by discovery.
+
+    ``types`` says which columns it is for, ``ordered`` whether the order of the bins matters to it.
+    """
+
+    name: ClassVar[str]
+    unit: ClassVar[str] = ""
+    unchanged: ClassVar[float] = 0.0
+    direction: ClassVar[Direction] = Direction.HIGHER_IS_WORSE
+    source: ClassVar[str]
+    types: ClassVar[frozenset[Type]] = frozenset({Type.NUMERIC, Type.CATEGORICAL, Type.BOOLEAN, Type.DATETIME})
+    ordered: ClassVar[bool] = False
+
+    @staticmethod
+    def shares(counts: Counts) -> Counts:
+        """Return counts of shape (..., bins) as shares that are nowhere 0 (at least 1e-4, as Evidently fills)."""
+        total = counts.sum(axis=-1, keepdims=True)
+        return np.maximum(counts / np.where(total > 0, total, 1.0), 1e-4)
+
+    @abstractmethod
+    def value(self, baseline: Counts, window: Counts, positions: Counts | None = None) -> Counts:
+        """Return the statistic, shape (...,), of counts of shape (..., bins).
+
+        ``positions`` of shape (bins,) are the bins' mean values where the statistic needs them, in units of the
+        baseline's standard deviation.
+        """
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Arrivals:
+    """How much came, and when: what volume and freshness are judged on, empty windows included.
+
+    ``history`` are the row counts of the same hours in the last weeks, newest first; ``silence_hours`` is the time
+    from the last record to the window's end, None where there never was a record; ``judged`` is False while replayed
+    history runs, when neither says anything.
+    """
+
+    rows: int
+    history: tuple[int, ...] = ()
+    silence_hours: float | None = None
+    usual_gap_hours: float | None = None
+    rejected: int = 0
+    late: int = 0
+    duplicates: int = 0
+    conflicts: int = 0
+    judged: bool = True
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """All that a monitor may look at: one window of one version and what it is compared with.
+
+    ``scales`` maps 1, 7, 28, … (numbers of windows) to the merged profile of the last so many windows; 1 is always
+    there. ``blocks`` maps a scale to the blocks of the quiet stream of that length, absent where there are none.
+    ``generator(metric, subject)`` is seeded with monitor, version and window too, never with the attempt.
+    """
+
+    columns: Sequence[Column]
+    baseline: Profile
+    scales: Mapping[int, Profile]
+    blocks: Mapping[int, Blocks]
+    blocks_reason: str = ""
+    arrivals: Arrivals
+    starts_at: datetime
+    ends_at: datetime
+    generator: Callable[[str, Subject], np.random.Generator]
+
+    @property
+    def window(self) -> Profile:
+        """The profile of the window itself."""
+        return self.scales[1]
+
+
+class Parameters(BaseModel):
+    """What a user may set on a kind of monitor; unknown names are refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Kind(ABC):
+    """A kind of monitor: measures one window and leaves the verdict to the policy; one file, found by discovery."""
+
+    name: ClassVar[str]
+    title: ClassVar[str]
+    source: ClassVar[str] = ""
+    needs_labels: ClassVar[bool] = False
+    default: ClassVar[bool] = False
+    """Whether a model gets this monitor when default monitors are made."""
+    parameters: ClassVar[type[Parameters]] = Parameters
+
+    @abstractmethod
+    def measure(self, comparison: Comparison, parameters: Parameters) -> list[Result]:
+        """Return what was measured, unjudged: p-values and effects, or the reasons why not.
+
+        A result that is violated or ok by a rule of the kind's own (schema, constraint) carries its rule, threshold
+        and verdict already; the policy leaves it as it is.
+        """

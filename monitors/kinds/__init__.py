@@ -1,0 +1,1 @@
+"""Kinds of monitor, one file each."""
