@@ -26,8 +26,8 @@ class Base(DeclarativeBase):
         int: BigKey,
         float: Float(53),
         bytes: LargeBinary,
-        dict[str, Any]: JSON,
-        list[Any]: JSON,
+        dict[str, Any]: JSON(none_as_null=True),
+        list[Any]: JSON(none_as_null=True),
         str: String(256),
     }
 
@@ -57,7 +57,7 @@ class ModelRow(Base):
     aliases: Mapped[list[Any]] = mapped_column(default=list)
     classes: Mapped[list[Any] | None]
     positive_class: Mapped[str | None]
-    favourable_outcome: Mapped[Any | None] = mapped_column(JSON)
+    favourable_outcome: Mapped[Any | None] = mapped_column(JSON(none_as_null=True))
     decision_threshold: Mapped[float] = mapped_column(default=0.5)
     protected_attributes: Mapped[list[Any]] = mapped_column(default=list)
     group_variable: Mapped[str | None]

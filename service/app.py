@@ -1,0 +1,60 @@
+"""The application: routes found in `service.api` and `service.pages`, parts made from the settings."""
+
+import pkgutil
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from importlib import import_module
+
+from fastapi import APIRouter, FastAPI
+
+import service.api
+import service.pages
+from service.api import depends, problems
+from service.assembly import Assembly, assemble, software
+from service.clock import Clock
+from service.scheduler import Scheduler
+from service.settings import Settings
+
+
+def routers() -> Iterator[APIRouter]:
+    """Yield the router of every module of `service.api` and `service.pages` that has one."""
+    for package in (service.api, service.pages):
+        for module in sorted(pkgutil.iter_modules(package.__path__), key=lambda found: found.name):
+            router = getattr(import_module(f"{package.__name__}.{module.name}"), "router", None)
+            if isinstance(router, APIRouter):
+                yield router
+
+
+@asynccontextmanager
+async def _running(app: FastAPI) -> AsyncIterator[None]:
+    """Run the parts while the application runs: the log first, then what works in the background."""
+    assembly: Assembly = app.state.assembly
+    assembly.start()
+    scheduler = Scheduler(assembly)
+    scheduler.start()
+    app.state.scheduler = scheduler
+    try:
+        yield
+    finally:
+        scheduler.stop()
+        assembly.stop()
+
+
+def create_app(settings: Settings | None = None, clock: Clock | None = None) -> FastAPI:
+    """Return the application with everything it needs; nothing runs before its lifespan begins."""
+    app = FastAPI(
+        title="Plumbline",
+        summary="Self-hosted model monitoring with an alarm budget that is kept.",
+        version=software(),
+        lifespan=_running,
+        docs_url=None,
+        redoc_url=None,
+        openapi_url=None,
+        redirect_slashes=False,
+    )
+    app.state.assembly = assemble(settings or Settings(), clock)
+    problems.install(app)
+    depends.install(app)
+    for router in routers():
+        app.include_router(router)
+    return app
