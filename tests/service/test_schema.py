@@ -1,0 +1,110 @@
+"""The migrated schema: equal to the tables, made once by whoever comes first, whole or not at all."""
+
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+
+from service.database import EPOCH, Database
+from service.schema import current, head, migrate
+from service.tables import Base, LeaseRow
+
+ROOT = Path(__file__).parent.parent.parent
+
+
+def differences(database: Database) -> list[object]:
+    """Return what alembic would still change."""
+    with database.engine.connect() as connection:
+        context = MigrationContext.configure(connection, opts={"compare_type": True})
+        return list(compare_metadata(context, Base.metadata))
+
+
+def test_the_migrated_schema_is_the_tables(tmp_path: Path) -> None:
+    database = Database(f"sqlite:///{tmp_path / 'a.db'}")
+    assert migrate(database) == head()
+    assert differences(database) == []
+
+
+def test_migrating_again_changes_nothing(tmp_path: Path) -> None:
+    database = Database(f"sqlite:///{tmp_path / 'a.db'}")
+    migrate(database)
+    assert migrate(database) == head()
+    assert differences(database) == []
+
+
+def test_eight_processes_that_start_at_once_all_succeed(tmp_path: Path) -> None:
+    code = (
+        "import sys; from service.database import Database; from service.schema import migrate;"
+        "print(migrate(Database(sys.argv[1])))"
+    )
+    url = f"sqlite:///{tmp_path / 'a.db'}"
+    started = [
+        subprocess.Popen([sys.executable, "-c", code, url], stdout=subprocess.PIPE, text=True, cwd=ROOT)
+        for _ in range(8)
+    ]
+    assert [process.communicate()[0].strip() for process in started] == [head()] * 8
+
+
+def test_a_migration_killed_at_any_moment_can_be_run_again(tmp_path: Path) -> None:
+    code = (
+        "import sys; from service.database import Database; from service.schema import migrate;"
+        "print('go', flush=True); migrate(Database(sys.argv[1]))"
+    )
+    for step in range(8):
+        url = f"sqlite:///{tmp_path / f'{step}.db'}"
+        process = subprocess.Popen([sys.executable, "-c", code, url], stdout=subprocess.PIPE, text=True, cwd=ROOT)
+        assert process.stdout is not None
+        process.stdout.readline()
+        time.sleep(0.02 * step)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        database = Database(url)
+        with database.engine.connect() as connection:
+            assert current(connection) in (None, head())
+        migrate(database)
+        assert differences(database) == []
+
+
+@pytest.mark.postgres
+def test_the_migrated_schema_is_the_tables_on_postgresql(postgres_url: str) -> None:
+    database = Database(postgres_url)
+    migrate(database)
+    assert migrate(database) == head()
+    assert differences(database) == []
+
+
+def test_a_session_for_writing_holds_the_lock_from_its_start(tmp_path: Path) -> None:
+    database = Database(f"sqlite:///{tmp_path / 'a.db'}")
+    migrate(database)
+    events: list[str] = []
+    inside = threading.Event()
+
+    def hold() -> None:
+        with database.writing():
+            inside.set()
+            time.sleep(0.3)
+            events.append("first leaves")
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    inside.wait()
+    with database.writing():
+        events.append("second enters")
+    thread.join()
+    assert events == ["first leaves", "second enters"]
+
+
+def test_a_session_for_reading_does_not_wait_for_a_writer(tmp_path: Path) -> None:
+    database = Database(f"sqlite:///{tmp_path / 'a.db'}")
+    migrate(database)
+    with database.writing() as writing:
+        writing.add(LeaseRow(name="held", owner="test", token=1, until=EPOCH))
+        writing.flush()
+        with database.reading() as reading:
+            assert reading.get(LeaseRow, "held") is None

@@ -1,0 +1,84 @@
+"""The invariants of ARCHITECTURE.md that can be read off the source."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PACKAGES = ("service", "monitors", "explainers", "dashboards", "migrations")
+SOURCES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
+
+NEVER_IMPORTED = {"pickle", "cPickle", "joblib", "cloudpickle", "dill", "shelve", "marshal", "torch"}
+NEVER_CALLED = {"eval", "exec", "compile", "__import__"}
+WORKER_ONLY = {"evidently", "shap", "vl_convert"}
+
+
+def imported(tree: ast.AST) -> set[str]:
+    """Return the top-level names of the packages that a module imports, anywhere in it."""
+    names: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            names.add(node.module.split(".")[0])
+    return names
+
+
+def called(tree: ast.AST) -> set[str]:
+    """Return the plain names that a module calls."""
+    return {node.func.id for node in ast.walk(tree) if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)}
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_no_module_can_load_a_pickle_or_run_text_as_code(path: Path) -> None:
+    tree = ast.parse(path.read_text())
+    assert not imported(tree) & NEVER_IMPORTED
+    assert not called(tree) & NEVER_CALLED
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_every_module_begins_with_a_sentence(path: Path) -> None:
+    sentence = ast.get_docstring(ast.parse(path.read_text()))
+    assert sentence, "no docstring"
+    assert sentence.splitlines()[0].rstrip().endswith("."), sentence.splitlines()[0]
+
+
+def test_heavy_libraries_are_not_imported_by_the_service_process() -> None:
+    code = f"import sys, service.app, service.cli.main; print(sorted({WORKER_ONLY!r} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_importing_the_service_touches_neither_disk_nor_network(tmp_path: Path) -> None:
+    code = """
+import sys, os
+events = []
+def watch(event, arguments):
+    if event.startswith("socket.connect") or event == "socket.bind" or event == "sqlite3.connect":
+        events.append((event, arguments))
+    if event == "open" and isinstance(arguments[1], str) and set(arguments[1]) & set("wax+"):
+        if not str(arguments[0]).endswith((".pyc", ".nbi", ".nbc")) and "__pycache__" not in str(arguments[0]):
+            events.append((event, str(arguments[0])))
+sys.addaudithook(watch)
+import service.app, service.cli.main
+print(events)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        check=True,
+        env={"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin", "HOME": str(tmp_path)},
+    )
+    assert done.stdout.strip() == "[]"
+    assert not [path for path in tmp_path.iterdir() if path.name != ".cache"]
+
+
+def test_imports_point_one_way() -> None:
+    lint = Path(sys.executable).with_name("lint-imports")
+    done = subprocess.run([str(lint), "--no-cache"], capture_output=True, text=True, cwd=ROOT, check=False)
+    assert done.returncode == 0, done.stdout
