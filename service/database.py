@@ -84,6 +84,7 @@ class Database:
     def writing(self) -> Iterator[Session]:
         """Open a session that holds the write lock, and commit it where nothing was raised."""
         with self._writing.begin() as session:
+            session.connection()  # a session begins at its first statement; the lock is wanted now
             yield session
 
     def close(self) -> None:
