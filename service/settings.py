@@ -1,15 +1,27 @@
 """The service's settings, read from PLUMBLINE_* variables; unknown names are refused."""
 
+import os
+from collections.abc import Mapping
+from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import Field, SecretStr, field_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 PREFIX = "PLUMBLINE_"
+CLIENT = frozenset({"URL", "KEY"})
+"""Names that the command line's client commands read, and that a service may find in its environment."""
+
+Names = Annotated[tuple[str, ...], NoDecode]
+"""A comma list; not JSON."""
 
 
-class UnknownSetting(ValueError):
+class SettingRefused(ValueError):  # noqa: N818 - read as a sentence, like the problems
+    """A PLUMBLINE_* variable that cannot be used; the text is one sentence for whoever set it."""
+
+
+class UnknownSetting(SettingRefused):
     """A PLUMBLINE_* variable that no setting has."""
 
 
@@ -28,8 +40,8 @@ class Settings(BaseSettings):
         None, description="Key of sessions, id hashes and secrets at rest; default: made once in the data folder."
     )
     public_url: str = Field("http://127.0.0.1:8000", description="Scheme, host and path prefix of every absolute link.")
-    trusted_proxies: tuple[str, ...] = Field((), description="Addresses whose X-Forwarded-* headers are believed.")
-    outbound_allow: tuple[str, ...] = Field(
+    trusted_proxies: Names = Field((), description="Addresses whose X-Forwarded-* headers are believed.")
+    outbound_allow: Names = Field(
         (), description="Hosts and networks inside that webhooks may call, e.g. `hooks.internal`, `10.1.0.0/16`."
     )
     outbound_http: bool = Field(False, description="Whether plain http may be called; only hosts of OUTBOUND_ALLOW.")
@@ -46,7 +58,7 @@ class Settings(BaseSettings):
     seal_bytes: int = Field(16 * 2**20, description="Buffered bytes of a model that are sealed at once.")
     seal_seconds: int = Field(600, description="The longest that a record waits in the buffer.")
     tick_seconds: float = Field(5.0, description="How often due work is looked for.")
-    roles: tuple[str, ...] = Field(
+    roles: Names = Field(
         ("api", "sealer", "scheduler", "sender"), description="What this process does; PostgreSQL where it is not all."
     )
     log_level: str = Field("info", description="debug, info, warning or error.")
@@ -65,3 +77,46 @@ class Settings(BaseSettings):
     def lake(self) -> Path:
         """The folder of the Parquet segments."""
         return Path(self.lake_url) if self.lake_url else self.data_dir / "lake"
+
+
+def secret_names() -> frozenset[str]:
+    """Return the settings that may also be given as a file, by `<NAME>_FILE`."""
+    return frozenset(
+        name.upper() for name, field in Settings.model_fields.items() if "SecretStr" in str(field.annotation)
+    ) | {"DATABASE_URL"}
+
+
+def load_settings(environment: Mapping[str, str] | None = None, **overrides: Any) -> Settings:
+    """Return the settings of the environment, with overrides that win (None: not given).
+
+    Raises `SettingRefused`, one sentence, for a name that no setting has (with the nearest one), a secret's file that
+    cannot be read, and a value that does not fit.
+    """
+    given = os.environ if environment is None else environment
+    known = {name.upper() for name in Settings.model_fields}
+    files = {f"{name}_FILE": name for name in secret_names()}
+    values: dict[str, Any] = {}
+    for variable in sorted(name for name in given if name.startswith(PREFIX)):
+        name = variable.removeprefix(PREFIX)
+        if name in files:
+            values[files[name].lower()] = _read(variable, given[variable])
+        elif name in known:
+            values.setdefault(name.lower(), given[variable])
+        elif name not in CLIENT:
+            near = get_close_matches(name, sorted(known | set(files)), n=1, cutoff=0.5)
+            hint = f"did you mean {PREFIX}{near[0]}?" if near else "docs/configuration.md lists them all"
+            raise UnknownSetting(f"{variable} is not a setting: {hint}")
+    values |= {name: value for name, value in overrides.items() if value is not None}
+    try:
+        return Settings(**values)
+    except ValidationError as error:
+        fault = error.errors()[0]
+        name = PREFIX + str(fault["loc"][0] if fault["loc"] else "?").upper()
+        raise SettingRefused(f"{name} cannot be used: {fault['msg'].lower()}") from None
+
+
+def _read(variable: str, path: str) -> str:
+    try:
+        return Path(path).read_text(encoding="utf-8").rstrip("\r\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingRefused(f"{variable} names {path}, which cannot be read: {error}") from None

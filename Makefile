@@ -1,0 +1,101 @@
+# What people type: `make demo` and `make test`. Both begin with `make install`, which is quick when nothing changed.
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+# The first interpreter that is new enough; `make install PYTHON=…` chooses another.
+FITS := import sys, venv, ensurepip; raise SystemExit(not (3, 11) <= sys.version_info[:2] < (3, 14))
+PYTHON ?= $(firstword $(foreach name,python3 python3.13 python3.12 python3.11 python,$(shell $(name) -c '$(FITS)' 2>/dev/null && echo $(name))))
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet --no-input
+BUNDLE := dashboards/static/vega-bundle.js
+CI_VENV := build/full
+WORKERS ?= auto
+
+.PHONY: help
+help: ## Show what can be made
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 18
+
+.PHONY: install
+install: $(VENV)/.installed $(BUNDLE) ## Make .venv with what serving, monitoring and the pages need
+
+$(VENV)/.made:
+	@test -n "$(PYTHON)" || { echo 'make: Python 3.11, 3.12 or 3.13 with its venv module is needed (on Debian: apt-get install python3-venv)' >&2; exit 1; }
+	@echo 'Making $(VENV) with $(PYTHON)'
+	@test -x $(BIN)/python && $(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv $(VENV)
+	@touch $@
+
+$(VENV)/.locked: requirements/serve.txt requirements/build.txt | $(VENV)/.made
+	@echo 'Installing requirements/serve.txt (about a minute the first time)'
+	@$(PIP) install --require-hashes -r requirements/serve.txt -r requirements/build.txt
+	@touch $@
+
+$(VENV)/.installed: $(VENV)/.locked pyproject.toml hatch_build.py
+	@$(PIP) install --no-deps --no-build-isolation --editable .
+	@touch $@
+
+$(BUNDLE): hatch_build.py $(VENV)/.locked
+	@echo 'Making $@'
+	@$(BIN)/python -c 'from pathlib import Path; from hatch_build import write_bundle; write_bundle(Path("$@"))'
+	@touch $@
+
+$(VENV)/.tested: requirements/test.txt $(VENV)/.installed
+	@echo 'Installing requirements/test.txt'
+	@$(PIP) install --require-hashes -r requirements/test.txt
+	@touch $@
+
+.PHONY: demo
+demo: install ## Start Plumbline on http://127.0.0.1:8000 with a demonstration model
+	@$(BIN)/plumbline demo
+
+.PHONY: check
+check: install $(VENV)/.tested ## Style, types and import contracts
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/lint-imports --no-cache
+	@$(BIN)/mypy
+
+.PHONY: test
+test: check ## Everything but the long suites: under 5 minutes on 2 cores
+	@$(BIN)/pytest -n $(WORKERS) --dist loadgroup -m 'not long'
+
+.PHONY: full
+full: $(CI_VENV)/.installed
+
+$(CI_VENV)/.installed: requirements/full.txt requirements/build.txt pyproject.toml hatch_build.py
+	@echo 'Installing requirements/full.txt, every extra included, into an empty environment'
+	@rm -rf $(CI_VENV) && $(PYTHON) -m venv $(CI_VENV)
+	@$(CI_VENV)/bin/python -m pip --disable-pip-version-check --quiet --no-input install --require-hashes -r requirements/full.txt -r requirements/build.txt
+	@$(CI_VENV)/bin/python -m pip --disable-pip-version-check --quiet --no-input install --no-deps --no-build-isolation --editable .
+	@$(CI_VENV)/bin/python -m pip check
+	@touch $@
+
+.PHONY: ci
+ci: full $(BUNDLE) ## The full install in an empty environment, the long suites, one pass of each benchmark
+	@$(CI_VENV)/bin/pytest -n $(WORKERS) --dist loadgroup -m long
+	@$(MAKE) --no-print-directory bench BENCH_PYTHON=$(CI_VENV)/bin/python
+
+BENCH_PYTHON ?= $(BIN)/python
+BENCHMARKS := $(patsubst benchmarks/%.py,benchmarks.%,$(filter-out benchmarks/__init__.py benchmarks/_%.py,$(wildcard benchmarks/*.py)))
+
+.PHONY: bench
+bench: ## One pass of each benchmark
+	@for name in $(BENCHMARKS); do echo "== $$name"; $(BENCH_PYTHON) -m $$name; done
+
+.PHONY: lock
+lock: ## Resolve the requirements again (needs uv)
+	@uv pip compile pyproject.toml --all-extras --group test $(LOCK) --output-file requirements/full.txt
+	@uv pip compile pyproject.toml --group test $(LOCK) --constraint requirements/full.txt --output-file requirements/test.txt
+	@uv pip compile pyproject.toml $(LOCK) --constraint requirements/full.txt --output-file requirements/serve.txt
+	@uv pip compile requirements/build.in $(LOCK) --constraint requirements/full.txt --output-file requirements/build.txt
+LOCK := --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --no-header --no-annotate --quiet --upgrade
+
+.PHONY: docs
+docs: install ## Write docs/configuration.md from the settings class
+	@$(BIN)/python -m service.cli.configuration > docs/configuration.md
+
+.PHONY: clean
+clean: ## Remove what was made: the environment, the bundle, caches
+	@rm -rf $(VENV) build dist $(BUNDLE) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache test-results

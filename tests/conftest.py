@@ -1,0 +1,158 @@
+"""What many tests need: real data, a running service, the application in this process, a receiver of webhooks."""
+
+import os
+import secrets
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from starlette.testclient import TestClient
+
+from service.clock import Clock
+from service.settings import Settings
+from tests.postgres import Cluster
+from tests.receiver import Receiver
+from tests.running import Service
+
+ROOT = Path(__file__).parent.parent
+ADMIN_KEY = "plk_test_0123456789abcdefghijklmnopqrstuvwxyzABCDEFG"
+
+
+def refuse_skip(report: Any) -> None:
+    """Turn a skip into a failure where everything that tests may skip for was provided (CI)."""
+    if report.skipped and os.environ.get("REFUSE_SKIPS") and not hasattr(report, "wasxfail"):
+        reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
+        report.outcome = "failed"
+        report.longrepr = f"REFUSE_SKIPS is set and this was skipped: {reason}"
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Any:
+    report = yield
+    refuse_skip(report)
+    return report
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report() -> Any:
+    report = yield
+    refuse_skip(report)
+    return report
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """Return the folder of real data sets beside the checkout."""
+    path = ROOT.parent / "shared" / "data"
+    if not path.is_dir():
+        pytest.skip("the real data sets are expected in ../shared/data, beside the checkout")
+    return path
+
+
+@pytest.fixture(scope="session")
+def chromium() -> str:
+    """Return the path of a Chromium to drive."""
+    for name in ("chromium", "chromium-browser", "google-chrome"):
+        if path := shutil.which(name):
+            return path
+    pytest.skip("no Chromium on the PATH (on Debian: apt-get install chromium)")
+
+
+@pytest.fixture(scope="session")
+def browser_type_launch_args(browser_type_launch_args: dict[str, Any], chromium: str) -> dict[str, Any]:
+    """Let pytest-playwright use the system's Chromium; as root it runs without its sandbox."""
+    sandbox = ["--no-sandbox"] if os.geteuid() == 0 else []
+    return {**browser_type_launch_args, "executable_path": chromium, "args": [*sandbox, "--disable-dev-shm-usage"]}
+
+
+@pytest.fixture(scope="session")
+def shared_service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    """Run one service for all tests of this worker; use names of your own in it."""
+    with Service.started(tmp_path_factory.mktemp("service"), admin_key=ADMIN_KEY) as running:
+        yield running
+
+
+@pytest.fixture
+def service(tmp_path: Path) -> Iterator[Service]:
+    """Run a service of this test's own: a real process with an empty data folder."""
+    with Service.started(tmp_path / "service", admin_key=ADMIN_KEY) as running:
+        yield running
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    """Return settings of an empty data folder with a known admin key, webhooks to this host allowed."""
+    return Settings(
+        data_dir=tmp_path / "data",
+        admin_key=ADMIN_KEY,  # type: ignore[arg-type]
+        outbound_allow=("127.0.0.1",),
+        outbound_http=True,
+    )
+
+
+@pytest.fixture
+def make_client(settings: Settings) -> Iterator[Callable[..., TestClient]]:
+    """Return a function that opens the application in this process, with another clock or other settings if given."""
+    from service.app import create_app
+
+    opened: list[TestClient] = []
+
+    def make(clock: Clock | None = None, **changes: Any) -> TestClient:
+        app = create_app(settings.model_copy(update=changes), clock)
+        client = TestClient(app, raise_server_exceptions=False, headers={"Authorization": f"Bearer {ADMIN_KEY}"})
+        client.__enter__()
+        opened.append(client)
+        return client
+
+    yield make
+    for client in reversed(opened):
+        client.__exit__(None, None, None)
+
+
+@pytest.fixture
+def app_client(make_client: Callable[..., TestClient]) -> TestClient:
+    """Return a client of the application in this process, with the admin key."""
+    return make_client()
+
+
+@pytest.fixture
+def receiver() -> Iterator[Receiver]:
+    """Run a receiver of webhooks on a free port of this host."""
+    with Receiver.listening() as listening:
+        yield listening
+
+
+@pytest.fixture(scope="session")
+def postgres_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """Run a PostgreSQL server for all tests of this worker."""
+    with Cluster.started() as cluster:
+        yield cluster
+
+
+@pytest.fixture
+def postgres_url(postgres_cluster: Cluster) -> str:
+    """Return the SQLAlchemy URL of an empty PostgreSQL database of this test's own."""
+    return postgres_cluster.new_database(f"t{secrets.token_hex(6)}")
+
+
+@pytest.fixture(scope="session")
+def plumbline() -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Return a function that runs the command line and hands back what it printed."""
+
+    def run(*arguments: str, timeout: float = 200, **environment: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "service.cli.main", *arguments],
+            cwd=ROOT,
+            env={**os.environ, **environment},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            check=False,
+        )
+
+    return run

@@ -1,0 +1,91 @@
+"""A PostgreSQL server of the tests' own: initdb in a folder in memory or on disk, a socket, no network."""
+
+import os
+import pwd
+import shutil
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import quote
+
+import psycopg
+import pytest
+
+
+def binaries() -> Path | None:
+    """Return the folder of the newest server binaries of this machine."""
+    found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"), key=lambda path: int(path.parts[4]))
+    if found:
+        return found[-1].parent
+    on_path = shutil.which("initdb")
+    return Path(on_path).resolve().parent if on_path else None
+
+
+def _owner() -> int | None:
+    """Return the user that may run the server where we are root, which it refuses."""
+    if os.geteuid() != 0:
+        return None
+    try:
+        return pwd.getpwnam("postgres").pw_uid
+    except KeyError:
+        pytest.skip("PostgreSQL refuses to run as root and there is no user postgres")
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """A running server, reached through a socket in its folder."""
+
+    folder: Path
+
+    @classmethod
+    @contextmanager
+    def started(cls) -> Iterator["Cluster"]:
+        """Make a server in a fresh folder and remove it at the end; durable settings stay as they are by default."""
+        tools = binaries()
+        if tools is None:
+            pytest.skip("no PostgreSQL server binaries (on Debian: apt-get install postgresql)")
+        owner = _owner()
+        folder = Path(tempfile.mkdtemp(prefix="plumbline-pg-"))
+        if owner is not None:
+            os.chown(folder, owner, -1)
+        try:
+            subprocess.run(
+                [tools / "initdb", "-D", folder / "data", "-U", "postgres", "-A", "trust", "-E", "UTF8", "--no-sync"],
+                user=owner, cwd=folder, check=True, capture_output=True,
+            )  # fmt: skip
+            with (folder / "log").open("wb") as log:
+                server = subprocess.Popen(
+                    [tools / "postgres", "-D", folder / "data", "-k", folder, "-c", "listen_addresses="],
+                    user=owner, cwd=folder, stdout=log, stderr=log,
+                )  # fmt: skip
+            try:
+                cluster = cls(folder)
+                cluster._wait(server)
+                yield cluster
+            finally:
+                server.terminate()
+                server.wait(30)
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def _wait(self, server: subprocess.Popen[bytes]) -> None:
+        deadline = time.monotonic() + 30
+        while True:
+            try:
+                psycopg.connect(host=str(self.folder), user="postgres", dbname="postgres").close()
+            except psycopg.OperationalError:
+                if time.monotonic() > deadline or server.poll() is not None:
+                    raise AssertionError((self.folder / "log").read_text()[-2000:]) from None
+                time.sleep(0.05)
+            else:
+                return
+
+    def new_database(self, name: str) -> str:
+        """Make an empty database and return its SQLAlchemy URL."""
+        with psycopg.connect(host=str(self.folder), user="postgres", dbname="postgres", autocommit=True) as connection:
+            connection.execute(psycopg.sql.SQL("CREATE DATABASE {}").format(psycopg.sql.Identifier(name)))
+        return f"postgresql+psycopg://postgres@/{name}?host={quote(str(self.folder), safe='')}"

@@ -1,0 +1,109 @@
+"""A service as a real process on a free port, for tests that go through HTTP or kill it."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx2
+
+ROOT = Path(__file__).parent.parent
+
+
+def free_port() -> int:
+    """Return a port of this host that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@dataclass
+class Service:
+    """A process of `plumbline serve`, its address and an admin key."""
+
+    data: Path
+    admin_key: str
+    port: int
+    environment: dict[str, str] = field(default_factory=dict)
+    process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def url(self) -> str:
+        """The address of the service."""
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def log(self) -> Path:
+        """The file with everything that the process printed."""
+        return self.data / "service.log"
+
+    @classmethod
+    @contextmanager
+    def started(cls, data: Path, *, admin_key: str, **environment: str) -> Iterator["Service"]:
+        """Start a service in an empty folder and stop it at the end."""
+        running = cls(data, admin_key, free_port(), environment)
+        running.start()
+        try:
+            yield running
+        finally:
+            running.stop()
+
+    def start(self, command: tuple[str, ...] = (sys.executable, "-m", "service.cli.main")) -> None:
+        """Start the process and wait until it answers."""
+        self.data.mkdir(parents=True, exist_ok=True)
+        environment = {
+            **{name: value for name, value in os.environ.items() if not name.startswith("PLUMBLINE_")},
+            "PLUMBLINE_ADMIN_KEY": self.admin_key,
+            "PLUMBLINE_OUTBOUND_ALLOW": "127.0.0.1",
+            "PLUMBLINE_OUTBOUND_HTTP": "true",
+            "PLUMBLINE_TICK_SECONDS": "0.3",
+            **self.environment,
+        }
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(
+                [*command, "serve", "--port", str(self.port), "--data", str(self.data)],
+                cwd=ROOT,
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+            )
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline:
+            if self.process.poll() is not None:
+                raise AssertionError(
+                    f"the service ended with {self.process.returncode}:\n{self.log.read_text()[-4000:]}"
+                )
+            with suppress(httpx2.TransportError):
+                if httpx2.get(f"{self.url}/healthz", timeout=5).status_code == 200:
+                    return
+            time.sleep(0.1)
+        self.kill()
+        raise AssertionError(f"the service did not answer within 60 s:\n{self.log.read_text()[-4000:]}")
+
+    def stop(self) -> None:
+        """Ask the process to end and wait for it."""
+        if self.process is not None and self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+            try:
+                self.process.wait(30)
+            except subprocess.TimeoutExpired:
+                self.kill()
+
+    def kill(self) -> None:
+        """End the process at once, without a chance to finish anything."""
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait()
+
+    def client(self, **options: Any) -> httpx2.Client:
+        """Return a client with the admin key."""
+        options.setdefault("timeout", 60)
+        return httpx2.Client(base_url=self.url, headers={"Authorization": f"Bearer {self.admin_key}"}, **options)
