@@ -89,7 +89,7 @@ def assemble(settings: Settings, clock: Clock | None = None) -> Assembly:
     secret = secret_of(settings)
     settings.lake.mkdir(parents=True, exist_ok=True)
     database = Database(settings.database)
-    lake = Lake(settings.lake)
+    lake = Lake(settings.lake, secret)
     index = Index(lake)
     return Assembly(
         settings=settings,

@@ -283,6 +283,8 @@ class IdRunRow(Base):
 
     id: Mapped[int] = _key()
     model_id: Mapped[int] = _to("model")
+    kind: Mapped[str] = mapped_column(String(16))
+    """What is found by its id: ``predictions``, ``ground_truth`` or ``protected``."""
     level: Mapped[int] = mapped_column(Integer)
     path: Mapped[str] = mapped_column(Text)
     rows: Mapped[int]
