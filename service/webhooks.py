@@ -1,0 +1,340 @@
+"""Webhooks: calls are owed in the transaction of their cause, then attempted until they are answered or given up."""
+
+import base64
+import json
+import secrets
+import threading
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from email.utils import parsedate_to_datetime
+from typing import Any
+
+import httpcore2
+import httpx2
+from cryptography.fernet import Fernet
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+from sqlalchemy import select, update
+from sqlalchemy.orm import Session
+from standardwebhooks.webhooks import Webhook
+
+from service.clock import Clock
+from service.database import Database
+from service.outbound import Guard, Refused
+from service.settings import Settings
+from service.tables import DeliveryRow, ModelRow, WebhookRow
+from service.words import derived_id, format_time
+
+EVENTS: Mapping[str, str] = {
+    "alert.opened": "An episode began: something of a model version is not as it was.",
+    "alert.updated": "More joined an open episode, or it is still open after seven days.",
+    "alert.resolved": "All that joined an episode have been quiet again, or it was closed.",
+    "monitor.blind": "A monitor was due and could not measure for three windows.",
+    "monitor.failing": "A monitor failed twice in a row.",
+    "retraining.requested": "A retraining is asked for.",
+    "webhook.test": "Asked for by hand, to see that calls arrive.",
+}
+SEVERITIES = ("info", "warning", "critical")
+DELAYS = (0.0, 5.0, 300.0, 1800.0, 7200.0, 18000.0, 36000.0, 50400.0, 72000.0, 86400.0)
+"""Seconds before each attempt, counted from the one before: 75.6 hours in all."""
+SECONDS = 15.0
+CLAIM = timedelta(seconds=60)
+ANSWER_BYTES = 64 * 1024
+BODY_BYTES = 20_000
+ROTATION = timedelta(hours=24)
+
+
+class Vault:
+    """Keeps signing secrets encrypted under a key that is derived from the service's own secret."""
+
+    def __init__(self, secret: bytes) -> None:
+        key = HKDF(SHA256(), length=32, salt=None, info=b"plumbline webhook secrets").derive(secret)
+        self._fernet = Fernet(base64.urlsafe_b64encode(key))
+
+    def lock(self, text: str) -> bytes:
+        """Return what may be stored."""
+        return self._fernet.encrypt(text.encode())
+
+    def unlock(self, stored: bytes) -> str:
+        """Return what was stored."""
+        return self._fernet.decrypt(stored).decode()
+
+
+def new_secret() -> str:
+    """Return a fresh signing secret of 32 random bytes, in the form of Standard Webhooks."""
+    return "whsec_" + base64.b64encode(secrets.token_bytes(32)).decode()
+
+
+def body_of(event: str, at: datetime, sequence: int, data: Mapping[str, Any]) -> str:
+    """Return the text of a call, below 20 kB: the least of its results go first where it would be longer."""
+    shown = dict(data)
+    while True:
+        document = {"type": event, "timestamp": format_time(at), "version": 1, "sequence": sequence, "data": shown}
+        text = json.dumps(document, ensure_ascii=False, separators=(",", ":"))
+        results = shown.get("results")
+        if len(text.encode()) < BODY_BYTES or not results:
+            return text
+        shown = shown | {"results": results[:-1]}
+
+
+def owe(
+    session: Session,
+    event: str,
+    subject: str,
+    data: Mapping[str, Any],
+    *,
+    now: datetime,
+    sequence: int = 1,
+    severity: str = "warning",
+    model: ModelRow | None = None,
+    alert_id: int | None = None,
+    only: Sequence[str] | None = None,
+) -> list[DeliveryRow]:
+    """Write the calls that an event causes, in the caller's transaction; one that is written already stays.
+
+    ``subject`` is the id of what the event is about: a delivery's id is derived from webhook, subject, event and
+    sequence, so that a repeat carries the id that its receiver has seen. ``only`` names the webhooks that may be
+    called at all.
+    """
+    owed: list[DeliveryRow] = []
+    for webhook in session.scalars(select(WebhookRow).where(WebhookRow.disabled_at.is_(None)).order_by(WebhookRow.id)):
+        if not _wants(webhook, event, severity, model, only):
+            continue
+        uid = derived_id("delivery", webhook.uid, subject, event, sequence)
+        if session.scalar(select(DeliveryRow.id).where(DeliveryRow.uid == uid, DeliveryRow.webhook_id == webhook.id)):
+            continue
+        owed.append(
+            DeliveryRow(
+                uid=uid,
+                webhook_id=webhook.id,
+                model_id=model.id if model else None,
+                alert_id=alert_id,
+                event=event,
+                body=body_of(event, now, sequence, data),
+                state="pending",
+                attempts=0,
+                next_at=now,
+                log=[],
+                created_at=now,
+            )
+        )
+    session.add_all(owed)
+    session.flush()
+    return owed
+
+
+def _wants(webhook: WebhookRow, event: str, severity: str, model: ModelRow | None, only: Sequence[str] | None) -> bool:
+    if only is not None and webhook.name not in only:
+        return False
+    if event not in webhook.events and "*" not in webhook.events and event != "webhook.test":
+        return False
+    if model is not None and webhook.models is not None and model.name not in webhook.models:
+        return False
+    return SEVERITIES.index(severity) >= SEVERITIES.index(webhook.min_severity)
+
+
+@dataclass(frozen=True, slots=True)
+class _Call:
+    """A delivery that this process has claimed: the attempt's number fences what is written about it."""
+
+    delivery_id: int
+    webhook_id: int
+    uid: str
+    attempt: int
+    url: str
+    body: str
+    secrets: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    """What became of an attempt: a status, or the error in words."""
+
+    status: int | None = None
+    error: str = ""
+    text: str = ""
+    retry_after: float | None = None
+
+    @property
+    def arrived(self) -> bool:
+        """Only a 2xx says so; a redirect does not."""
+        return self.status is not None and 200 <= self.status < 300
+
+
+class Sender:
+    """Makes the calls that are owed: one at a time for a webhook, several webhooks at once."""
+
+    def __init__(
+        self, database: Database, clock: Clock, settings: Settings, secret: bytes, guard: Guard | None = None
+    ) -> None:
+        self.guard = guard or Guard(settings)
+        self.vault = Vault(secret)
+        self._database = database
+        self._clock = clock
+        self._busy: set[int] = set()
+        self._lock = threading.Lock()
+        self._pool: ThreadPoolExecutor | None = None
+
+    def send_due(self, *, wait: bool = True) -> int:
+        """Attempt what is due, at most one call per webhook, and return how many; without `wait`, do not wait."""
+        calls = self._claim()
+        with self._lock:
+            self._pool = self._pool or ThreadPoolExecutor(max_workers=8, thread_name_prefix="webhooks")
+            running = [self._pool.submit(self._attempt, call) for call in calls]
+        if wait:
+            for future in running:
+                future.result()
+        return len(running)
+
+    def send_all_due(self) -> int:
+        """Attempt until nothing is due, and return how many attempts that took."""
+        total = 0
+        while sent := self.send_due():
+            total += sent
+        return total
+
+    def send(self, delivery_id: int) -> None:
+        """Attempt one delivery now, whether or not it is due."""
+        for call in self._claim(delivery_id):
+            self._attempt(call)
+
+    def close(self) -> None:
+        """Wait for the calls that are being made."""
+        with self._lock:
+            pool, self._pool = self._pool, None
+        if pool is not None:
+            pool.shutdown(wait=True, cancel_futures=True)
+        self._busy.clear()
+
+    def _claim(self, delivery_id: int | None = None) -> list[_Call]:
+        """Push ``next_at`` of due deliveries past the time limit: nobody else takes them, and a crash frees them."""
+        now = self._clock.now()
+        due = (
+            select(DeliveryRow, WebhookRow)
+            .join(WebhookRow, WebhookRow.id == DeliveryRow.webhook_id)
+            .where(DeliveryRow.state == "pending", WebhookRow.disabled_at.is_(None))
+            .order_by(DeliveryRow.next_at, DeliveryRow.id)
+            .limit(200)
+        )
+        due = due.where(DeliveryRow.next_at <= now) if delivery_id is None else due.where(DeliveryRow.id == delivery_id)
+        with self._database.reading() as session:
+            if session.execute(due.limit(1)).first() is None:
+                return []
+        calls: list[_Call] = []
+        with self._lock:
+            busy = set(self._busy)
+        with self._database.writing() as session:
+            for delivery, webhook in session.execute(due.with_for_update(skip_locked=True, of=DeliveryRow)).tuples():
+                if webhook.id in busy:
+                    continue
+                busy.add(webhook.id)
+                delivery.attempts += 1
+                delivery.next_at = now + CLAIM
+                keys = [webhook.secret]
+                if webhook.previous_secret and webhook.previous_until and webhook.previous_until > now:
+                    keys.append(webhook.previous_secret)
+                calls.append(
+                    _Call(
+                        delivery.id,
+                        webhook.id,
+                        delivery.uid,
+                        delivery.attempts,
+                        webhook.url,
+                        delivery.body,
+                        tuple(self.vault.unlock(key) for key in keys),
+                    )
+                )
+        with self._lock:
+            self._busy.update(call.webhook_id for call in calls)
+        return calls
+
+    def _attempt(self, call: _Call) -> None:
+        try:
+            began = self._clock.monotonic()
+            answer = self._post(call)
+            self._record(call, answer, round((self._clock.monotonic() - began) * 1000))
+        finally:
+            with self._lock:
+                self._busy.discard(call.webhook_id)
+
+    def _post(self, call: _Call) -> _Answer:
+        now = self._clock.now()
+        headers = {
+            "content-type": "application/json",
+            "user-agent": "plumbline",
+            "webhook-id": call.uid,
+            "webhook-timestamp": str(int(now.timestamp())),
+            "webhook-signature": " ".join(Webhook(key).sign(call.uid, now, call.body) for key in call.secrets),
+        }
+        try:
+            with (
+                self.guard.client(SECONDS) as client,
+                client.stream("POST", call.url, content=call.body.encode(), headers=headers) as response,
+            ):
+                read = b""
+                for part in response.iter_raw():
+                    read += part
+                    if len(read) >= ANSWER_BYTES:
+                        break
+                return _Answer(
+                    status=response.status_code,
+                    text=read[:800].decode("utf-8", "replace")[:200],
+                    retry_after=_seconds(response.headers.get("retry-after"), now),
+                )
+        except Refused as error:
+            return _Answer(error=f"address_not_allowed: {error}")
+        except (httpcore2.TimeoutException, httpx2.TimeoutException):
+            return _Answer(error=f"no complete answer within {SECONDS:g} seconds")
+        except (
+            httpcore2.NetworkError,
+            httpcore2.ProtocolError,
+            httpcore2.ProxyError,
+            httpcore2.UnsupportedProtocol,
+            httpx2.HTTPError,
+            httpx2.InvalidURL,
+            OSError,
+        ) as error:
+            return _Answer(error=f"{type(error).__name__}: {error}"[:300])
+
+    def _record(self, call: _Call, answer: _Answer, milliseconds: int) -> None:
+        """Write what became of the attempt, unless another one has begun since."""
+        now = self._clock.now()
+        with self._database.writing() as session:
+            delivery = session.get(DeliveryRow, call.delivery_id)
+            if delivery is None or delivery.state != "pending" or delivery.attempts != call.attempt:
+                return
+            line: dict[str, Any] = {"at": format_time(now), "attempt": call.attempt, "milliseconds": milliseconds}
+            line |= {"status": answer.status, "answer": answer.text} if answer.status else {"error": answer.error}
+            delivery.log = [*delivery.log, line]
+            if answer.arrived:
+                delivery.state, delivery.delivered_at = "delivered", now
+            elif answer.status == 410:
+                delivery.state = "failed"
+                session.execute(
+                    update(WebhookRow)
+                    .where(WebhookRow.id == call.webhook_id)
+                    .values(disabled_at=now, disabled_reason="The receiver answered 410 Gone.")
+                )
+            elif call.attempt >= len(DELAYS):
+                delivery.state = "failed"
+            else:
+                share = int(derived_id(call.uid, call.attempt)[:8], 16) / 2**32
+                delay = max(DELAYS[call.attempt] * (0.9 + 0.1 * share), min(answer.retry_after or 0.0, 86400.0))
+                delivery.next_at = now + timedelta(seconds=delay)
+
+
+def _seconds(header: str | None, now: datetime) -> float | None:
+    """Read Retry-After: seconds or a date."""
+    if header is None:
+        return None
+    try:
+        return max(0.0, float(int(header)))
+    except ValueError:
+        pass
+    try:
+        moment = parsedate_to_datetime(header)
+    except ValueError:
+        return None
+    return max(0.0, ((moment if moment.tzinfo else moment.replace(tzinfo=UTC)) - now).total_seconds())
