@@ -234,6 +234,8 @@ class Kind(ABC):
     title: ClassVar[str]
     source: ClassVar[str] = ""
     needs_labels: ClassVar[bool] = False
+    judges_empty: ClassVar[bool] = False
+    """Whether it judges windows without any record too, as volume and freshness do."""
     default: ClassVar[bool] = False
     """Whether a model gets this monitor when default monitors are made."""
     parameters: ClassVar[type[Parameters]] = Parameters

@@ -1,6 +1,7 @@
 """Which windows are due: derived from the schedule, the last window and the watermark, never remembered."""
 
 import calendar
+import itertools
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -159,7 +160,7 @@ def due(
             continue
         inside = [cut for cut in cuts if window.start < cut < end]
         edges = [window.start, *inside, end] if grid.tiles else [max([window.start, *inside]), end]
-        for left, right in zip(edges, edges[1:], strict=False):
+        for left, right in itertools.pairwise(edges):
             if right <= watermark and (last is None or right > last):
                 yield Span(left, right)
         previous = end
