@@ -238,6 +238,8 @@ class Kind(ABC):
     """Whether it judges windows without any record too, as volume and freshness do."""
     default: ClassVar[bool] = False
     """Whether a model gets this monitor when default monitors are made."""
+    told: ClassVar[tuple[str, str]] = ("results", "violated")
+    """How a sentence counts what it found: ``4 of 8 inputs moved``."""
     parameters: ClassVar[type[Parameters]] = Parameters
 
     @abstractmethod
