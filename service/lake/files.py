@@ -1,0 +1,192 @@
+"""The lake's files: written whole or not at all, read by column, never trusted without their row in SQL."""
+
+import errno
+import os
+import uuid
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
+from hashlib import blake2b, file_digest
+from pathlib import Path
+from typing import NamedTuple
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from service.database import Database
+from service.problems import Problem, StorageFull, Unavailable
+from service.tables import PropertyRow
+
+ROW_GROUP = 65_536
+"""Rows that are decoded together: a day of a long segment is read without the rest."""
+GARBAGE_SECONDS = 24 * 3600
+"""How long a file without a row is kept, so that a backup of an older database finds its files."""
+IDENTITY = "lake.id"
+NEVER_DICTIONARIES = ("prediction_id",)
+"""Text that does not repeat."""
+
+
+class Written(NamedTuple):
+    """What the manifest keeps of a file."""
+
+    checksum: str
+    size: int
+
+
+class SegmentDamaged(Problem):
+    """A file of the lake is gone or does not hold what was written."""
+
+    status, title = 503, "A file of the lake cannot be read"
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+@contextmanager
+def _room() -> Iterator[None]:
+    """Say that the disk is full where it is."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT) or "No space left" in str(error):
+            raise StorageFull(
+                "the lake's disk has no room; nothing was lost, free some space", headers={"Retry-After": "60"}
+            ) from error
+        raise
+
+
+def is_text(kind: pa.DataType) -> bool:
+    """Return whether a type is text, plain or as dictionary."""
+    plain = kind.value_type if pa.types.is_dictionary(kind) else kind
+    return bool(pa.types.is_string(plain) or pa.types.is_large_string(plain))
+
+
+class Lake:
+    """A folder of immutable files; ``secret`` keys the hashes by which predictions are found."""
+
+    def __init__(self, root: Path, secret: bytes = bytes(32)) -> None:
+        self.root = root
+        self.secret = secret
+
+    def path(self, relative: str) -> Path:
+        """Return where a file of the manifest is; names are made here and never from what users send."""
+        return self.root / relative
+
+    def adopt(self, database: Database) -> str:
+        """Return the lake's id after checking that database and lake belong together.
+
+        The first start makes the id. Where the database knows another id, or the lake lacks it (a volume that is not
+        mounted, another host's folder), `Unavailable` is raised: the process must not start.
+        """
+        self.root.mkdir(parents=True, exist_ok=True)
+        file = self.path(IDENTITY)
+        found = file.read_text().strip() if file.exists() else None
+        with database.writing() as session:
+            known = session.get(PropertyRow, "lake")
+            if known is None:
+                if found is None:
+                    found = uuid.uuid4().hex
+                    self.write(IDENTITY, lambda path: path.write_text(found or ""))
+                session.add(PropertyRow(name="lake", value=found))
+                return found
+            if known.value != found:
+                raise Unavailable(
+                    f"the folder {self.root} is not the lake of this database (it holds "
+                    f"{found or 'no lake.id'}, the database names {known.value}); mount the right "
+                    "one or set PLUMBLINE_LAKE_URL"
+                )
+            return known.value
+
+    def write(self, relative: str, fill: Callable[[Path], object]) -> Written:
+        """Let ``fill`` write a file under a passing name, then put it in place for good: synced, renamed, synced."""
+        target = self.path(relative)
+        with _room():
+            self._folder(target.parent)
+            passing = target.with_name(f"{target.name}.tmp")
+            try:
+                fill(passing)
+                _sync(passing)
+                with passing.open("rb") as file:
+                    checksum = file_digest(file, lambda: blake2b(digest_size=16)).hexdigest()
+                size = passing.stat().st_size
+                passing.rename(target)
+            except BaseException:
+                passing.unlink(missing_ok=True)
+                raise
+            _sync(target.parent)
+        return Written(checksum, size)
+
+    def _folder(self, folder: Path) -> None:
+        if folder.is_dir():
+            return
+        self._folder(folder.parent)
+        folder.mkdir(exist_ok=True)
+        _sync(folder.parent)
+
+    def write_segment(self, table: pa.Table, relative: str, *, compacted: bool = False) -> Written:
+        """Store rows as Parquet, fast to write and to read (lz4), or small (zstd, split floats) where compacted."""
+        texts = [field.name for field in table.schema if is_text(field.type) and field.name not in NEVER_DICTIONARIES]
+        floats = [field.name for field in table.schema if pa.types.is_float64(field.type)]
+        layout = (
+            {"compression": "zstd", "compression_level": 1, "use_byte_stream_split": floats}
+            if compacted
+            else {"compression": "lz4"}
+        )
+
+        def fill(path: Path) -> None:
+            pq.write_table(
+                table, path, row_group_size=ROW_GROUP, use_dictionary=texts, write_page_checksum=True, **layout
+            )
+
+        return self.write(relative, fill)
+
+    def open(self, relative: str) -> pq.ParquetFile:
+        """Open a segment; text comes as dictionary codes. A missing or torn file is `SegmentDamaged`."""
+        path = self.path(relative)
+        try:
+            schema = pq.read_schema(path, memory_map=True)
+            texts = [field.name for field in schema if is_text(field.type) and field.name not in NEVER_DICTIONARIES]
+            return pq.ParquetFile(path, memory_map=True, read_dictionary=texts)
+        except (OSError, pa.ArrowInvalid) as error:
+            raise SegmentDamaged(f"{relative}: {error}") from error
+
+    def read_table(
+        self, relative: str, columns: Sequence[str] | None = None, groups: Sequence[int] | None = None
+    ) -> pa.Table:
+        """Return a segment's rows, of ``columns`` those that it has, of ``groups`` where only these are wanted."""
+        file = self.open(relative)
+        names = [name for name in file.schema_arrow.names if columns is None or name in columns]
+        wanted = range(file.num_row_groups) if groups is None else groups
+        try:
+            table = file.read_row_groups(list(wanted), columns=names, use_threads=file.metadata.num_rows > ROW_GROUP)
+        except (OSError, pa.ArrowInvalid) as error:
+            raise SegmentDamaged(f"{relative}: {error}") from error
+        return table.select(names)
+
+    def intact(self, relative: str, checksum: str) -> bool:
+        """Return whether a file is there and holds, byte for byte, what was written."""
+        try:
+            with self.path(relative).open("rb") as file:
+                return file_digest(file, lambda: blake2b(digest_size=16)).hexdigest() == checksum
+        except OSError:
+            return False
+
+    def remove(self, relative: str) -> None:
+        """Remove a file, if it is there."""
+        self.path(relative).unlink(missing_ok=True)
+
+    def sweep(self, known: Collection[str], now: float) -> int:
+        """Remove files that no row names and that are older than a day at ``now`` (seconds since 1970)."""
+        kept, removed = set(known) | {IDENTITY}, 0
+        for path in list(self.root.rglob("*")):
+            relative = path.relative_to(self.root).as_posix()
+            if relative in kept or not path.is_file():
+                continue
+            if now - path.stat().st_mtime > GARBAGE_SECONDS:
+                path.unlink(missing_ok=True)
+                removed += 1
+        return removed

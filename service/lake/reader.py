@@ -1,0 +1,499 @@
+"""Reads the lake: rows of a span in order of segments, joined with their newest labels; single predictions by id."""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from service.database import from_microseconds, microseconds
+from service.ingest.hashing import hash_ids, hash_key
+from service.lake.columns import as_type, cast_columns, numbers_of, together
+from service.lake.files import Lake
+from service.lake.index import Index
+from service.tables import IngestBatchRow, ModelRow, PendingTruthRow, SegmentRow, VersionRow
+from service.words import Span, format_time
+
+HOUR_US = 3_600_000_000
+DAY_HOURS = 24
+LABEL_COLUMNS = ("prediction_id", "id_hash", "timestamp", "received_at", "bucket")
+
+Hashes = NDArray[np.uint64]
+Buckets = NDArray[np.int64]
+
+
+def segments(
+    session: Session, model_id: int, version_id: int, kind: str, first_bucket: int, last_bucket: int
+) -> Sequence[SegmentRow]:
+    """Return the segments that may hold rows of some buckets (both ends inclusive), in order of time."""
+    return session.scalars(
+        select(SegmentRow)
+        .where(
+            SegmentRow.model_id == model_id,
+            SegmentRow.version_id == version_id,
+            SegmentRow.kind == kind,
+            SegmentRow.first_bucket <= last_bucket,
+            SegmentRow.last_bucket >= first_bucket,
+        )
+        .order_by(SegmentRow.first_bucket, SegmentRow.id)
+    ).all()
+
+
+# --- rows of a span ---------------------------------------------------------------------------------------------------
+
+
+def batches(
+    session: Session,
+    lake: Lake,
+    model_id: int,
+    version_id: int,
+    span: Span,
+    columns: Sequence[str] | None = None,
+    *,
+    labels: bool = False,
+    kinds: Mapping[str, pa.DataType] | None = None,
+) -> Iterator[pa.RecordBatch]:
+    """Yield the sealed rows of a span, segment by segment, text as dictionary codes.
+
+    ``columns`` prunes (a column that a segment lacks is absent from its batches); ``kinds`` are the types that
+    columns shall have whatever they were stored as. With ``labels`` each batch has ``ground_truth``: the newest label
+    of each row, text, null where there is none or where it was withdrawn. Seal first what is buffered.
+    """
+    for _, batch in segment_batches(session, lake, model_id, version_id, span, columns, labels=labels, kinds=kinds):
+        yield batch
+
+
+def segment_batches(
+    session: Session,
+    lake: Lake,
+    model_id: int,
+    version_id: int,
+    span: Span,
+    columns: Sequence[str] | None = None,
+    *,
+    labels: bool = False,
+    kinds: Mapping[str, pa.DataType] | None = None,
+) -> Iterator[tuple[SegmentRow, pa.RecordBatch]]:
+    """Yield what `batches` yields, each batch with its segment."""
+    hours = span.hours
+    if not len(hours):
+        return
+    start, end = microseconds(span.start), microseconds(span.end)
+    needed = None if columns is None else [*columns, "timestamp", *(("id_hash", "prediction_id") if labels else ())]
+    newest: Newest | None = None
+    for segment in segments(session, model_id, version_id, "predictions", hours[0], hours[-1]):
+        file = lake.open(segment.path)
+        groups = overlapping(file, start, end)
+        if not groups:
+            continue
+        table = lake.read_table(segment.path, needed, groups)
+        moments = numbers_of(table["timestamp"], np.int64)
+        first, last = np.searchsorted(moments, [start, end])
+        if first >= last:
+            continue
+        table = table.slice(first, last - first)
+        if labels:
+            span_buckets = int(moments[first] // HOUR_US), int(moments[last - 1] // HOUR_US)
+            if newest is None or not newest.covers(*span_buckets):
+                newest = Newest.read(session, lake, model_id, version_id, *_widened(span_buckets, hours))
+            table = _with_labels(table, newest)
+        wanted = [name for name in table.schema.names if columns is None or name in columns or name == "ground_truth"]
+        for batch in table.select(wanted).combine_chunks().to_batches() if wanted else []:
+            yield segment, cast_columns(batch, kinds) if kinds else batch
+
+
+def _widened(buckets: tuple[int, int], hours: range) -> tuple[int, int]:
+    """Return whole days around some buckets, inside the span: the next segments mostly need the same labels."""
+    first, last = buckets[0] // DAY_HOURS * DAY_HOURS, buckets[1] // DAY_HOURS * DAY_HOURS + DAY_HOURS - 1
+    return max(first, hours[0]), min(last, hours[-1])
+
+
+def overlapping(file: pq.ParquetFile, start: int, end: int) -> list[int]:
+    """Return the row groups that hold rows from ``start`` to before ``end`` (microseconds), by their statistics."""
+    column = file.schema_arrow.get_field_index("timestamp")
+    chosen = []
+    for group in range(file.num_row_groups):
+        statistics = file.metadata.row_group(group).column(column).statistics
+        unknown = statistics is None or not statistics.has_min_max
+        if unknown or (microseconds(statistics.max) >= start and microseconds(statistics.min) < end):
+            chosen.append(group)
+    return chosen
+
+
+# --- labels -----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Newest:
+    """The newest label of each prediction of some buckets, sorted by the hash of the id."""
+
+    first_bucket: int
+    last_bucket: int
+    hashes: Hashes
+    texts: pa.Array
+    values: pa.Array
+    ambiguous: bool
+    """Whether two ids share a hash."""
+
+    @classmethod
+    def read(
+        cls,
+        session: Session,
+        lake: Lake,
+        model_id: int,
+        version_id: int,
+        first_bucket: int,
+        last_bucket: int,
+        kind: str = "ground_truth",
+        value: str = "ground_truth",
+    ) -> "Newest":
+        """Read the labels of some buckets, both ends inclusive; the newest time counts, if equal the later arrival."""
+        table = told(
+            session, lake, model_id, version_id, kind, np.arange(first_bucket, last_bucket + 1), None, value=value
+        )
+        hashes = numbers_of(table["id_hash"], np.uint64)
+        texts = table["prediction_id"].combine_chunks()
+        moments, arrived = numbers_of(table["timestamp"], np.int64), numbers_of(table["received_at"], np.int64)
+        order = np.lexsort((arrived, moments, hashes))
+        ordered = hashes[order]
+        last = np.ones(order.size, np.bool_)
+        last[:-1] = ordered[1:] != ordered[:-1]
+        ambiguous = False
+        if not last.all():
+            shared = np.flatnonzero(~last)
+            here, after = texts.take(pa.array(order[shared])), texts.take(pa.array(order[shared + 1]))
+            if pc.any(pc.not_equal(here, after)).as_py():
+                ambiguous = True
+                seen: set[str] = set()
+                names = texts.take(pa.array(order)).to_pylist()
+                for at in range(order.size - 1, -1, -1):
+                    last[at] = names[at] not in seen
+                    seen.add(names[at])
+        kept = pa.array(order[last])
+        values = table[value].combine_chunks().take(kept)
+        return cls(first_bucket, last_bucket, ordered[last], texts.take(kept), values, ambiguous)
+
+    def covers(self, first_bucket: int, last_bucket: int) -> bool:
+        """Return whether labels of these buckets were read."""
+        return self.first_bucket <= first_bucket and last_bucket <= self.last_bucket
+
+    def of(self, hashes: Hashes, texts: pa.Array) -> pa.Array:
+        """Return the label of each prediction, null where there is none."""
+        if not self.hashes.size:
+            return pa.nulls(hashes.size, pa.string())
+        if self.ambiguous:
+            named = dict(zip(self.texts.to_pylist(), self.values.to_pylist(), strict=True))
+            return pa.array([named.get(text) for text in texts.to_pylist()], pa.string())
+        at = np.minimum(np.searchsorted(self.hashes, hashes), self.hashes.size - 1)
+        found = self.hashes[at] == hashes
+        index = pa.array(at, mask=~found)
+        values = self.values.take(index)
+        same = pc.equal(self.texts.take(index), texts)
+        if pc.all(same, skip_nulls=True).as_py() is False:
+            values = pc.if_else(same, values, pa.scalar(None, values.type))
+        return values
+
+
+def _with_labels(table: pa.Table, newest: Newest) -> pa.Table:
+    hashes = numbers_of(table["id_hash"], np.uint64)
+    values = newest.of(hashes, table["prediction_id"].combine_chunks())
+    if "ground_truth" in table.schema.names:
+        table = table.drop_columns(["ground_truth"])
+    return table.append_column("ground_truth", values)
+
+
+def _among(column: pa.ChunkedArray, hashes: Hashes) -> NDArray[np.bool_]:
+    return np.isin(numbers_of(column, np.uint64), hashes)
+
+
+def told(
+    session: Session,
+    lake: Lake,
+    model_id: int,
+    version_id: int,
+    kind: str,
+    buckets: Buckets,
+    hashes: Hashes | None,
+    *,
+    value: str | None = None,
+) -> pa.Table:
+    """Return the stored labels (or protected attributes) of some buckets, of some ids only where hashes are given.
+
+    Rows are in the order in which they were sealed; ``bucket`` is the prediction's.
+    """
+    value = value or {"protected": "attributes"}.get(kind, kind)
+    names = [*LABEL_COLUMNS, "version", value]
+    empty = pa.table(
+        {
+            "prediction_id": pa.array([], pa.string()),
+            "id_hash": pa.array([], pa.uint64()),
+            "version": pa.array([], pa.string()),
+            value: pa.array([], pa.string()),
+            "timestamp": pa.array([], pa.timestamp("us", tz="UTC")),
+            "received_at": pa.array([], pa.timestamp("us", tz="UTC")),
+            "bucket": pa.array([], pa.int64()),
+        }
+    )
+    if not buckets.size:
+        return empty
+    low, high = int(buckets.min()), int(buckets.max())
+    found = [empty]
+    wanted = np.unique(buckets)
+    for segment in sorted(segments(session, model_id, version_id, kind, low, high), key=lambda row: row.id):
+        if not _touches(segment, wanted):
+            continue
+        table = lake.read_table(segment.path, names)
+        chosen = np.ones(table.num_rows, np.bool_)
+        if segment.first_bucket < low or segment.last_bucket > high:
+            bucket = numbers_of(table["bucket"], np.int64)
+            chosen &= (bucket >= low) & (bucket <= high)
+        if hashes is not None:
+            chosen &= _among(table["id_hash"], hashes)
+        if not chosen.all():
+            table = table.filter(pa.array(chosen))
+        if table.num_rows:
+            found.append(plain(table))
+    return together(found) if len(found) > 1 else empty
+
+
+def _touches(segment: SegmentRow, wanted: Buckets) -> bool:
+    at = int(np.searchsorted(wanted, segment.first_bucket))
+    return at < wanted.size and int(wanted[at]) <= segment.last_bucket
+
+
+def plain(table: pa.Table) -> pa.Table:
+    """Return a table whose text is text, not dictionary codes."""
+    for at, field in enumerate(table.schema):
+        if pa.types.is_dictionary(field.type):
+            column = pa.chunked_array([as_type(chunk, pa.string()) for chunk in table[at].chunks], pa.string())
+            table = table.set_column(at, pa.field(field.name, pa.string()), column)
+    return table
+
+
+# --- single predictions -----------------------------------------------------------------------------------------------
+
+
+def ids(session: Session, lake: Lake, model_id: int, version_id: int, buckets: Buckets, hashes: Hashes) -> pa.Table:
+    """Return id, hash and time of the sealed predictions of some buckets whose hash is among ``hashes``."""
+    return found(session, lake, model_id, version_id, buckets, hashes, ["prediction_id", "id_hash", "timestamp"])
+
+
+def found(
+    session: Session,
+    lake: Lake,
+    model_id: int,
+    version_id: int,
+    buckets: Buckets,
+    hashes: Hashes,
+    columns: Sequence[str] | None,
+) -> pa.Table:
+    """Return the sealed predictions of some buckets whose hash is among ``hashes``."""
+    wanted = np.unique(buckets).astype(np.int64)
+    tables = []
+    for segment in segments(session, model_id, version_id, "predictions", int(wanted[0]), int(wanted[-1])):
+        if not _touches(segment, wanted):
+            continue
+        file = lake.open(segment.path)
+        groups = [
+            group
+            for group in overlapping(file, int(wanted[0]) * HOUR_US, (int(wanted[-1]) + 1) * HOUR_US)
+            if np.any(_among(lake.read_table(segment.path, ["id_hash"], [group])["id_hash"], hashes))
+        ]
+        if not groups:
+            continue
+        table = lake.read_table(segment.path, columns, groups)
+        tables.append(plain(table.filter(pa.array(_among(table["id_hash"], hashes)))))
+    if tables:
+        return together(tables)
+    return pa.table(
+        {
+            "prediction_id": pa.array([], pa.string()),
+            "id_hash": pa.array([], pa.uint64()),
+            "timestamp": pa.array([], pa.timestamp("us", tz="UTC")),
+        }
+    )
+
+
+def prediction(session: Session, lake: Lake, model: ModelRow, prediction_id: str) -> list[dict[str, Any]]:
+    """Return what is known of an id: one document per version that predicted it, sealed or still buffered.
+
+    A label without prediction is a document of its own with state ``waiting``. Empty where nothing is known.
+    """
+    hashes = hash_ids(pa.array([prediction_id]), hash_key(lake.secret))
+    names = dict(
+        session.execute(select(VersionRow.id, VersionRow.name).where(VersionRow.model_id == model.id)).tuples().all()
+    )
+    documents: dict[str, dict[str, Any]] = {}
+    entries = Index(lake).find(session, model.id, hashes)
+    for version in np.unique(entries["version"]).tolist():
+        mine = entries[entries["version"] == version]
+        table = found(session, lake, model.id, version, mine["bucket"], hashes, None)
+        for row in table.to_pylist():
+            if row["prediction_id"] == prediction_id:
+                name = names.get(version, "")
+                documents[name] = document(row, name, "sealed")
+                labels = told(session, lake, model.id, version, "ground_truth", mine["bucket"], hashes)
+                _tell(documents[name], _label_rows(labels, prediction_id))
+    buffered = _buffered(session, model.id, hashes[0])
+    active = names.get(model.active_version_id or 0, "")
+    for kind, row in buffered:
+        if kind == "predictions" and row["prediction_id"] == prediction_id:
+            name = row.get("version") or active
+            documents.setdefault(name, document(row, name, "buffered"))
+    loose = _label_rows_of([row for kind, row in buffered if kind == "ground_truth"], prediction_id)
+    loose += _waiting(session, model.id, int(hashes[0]), prediction_id)
+    for name, made in documents.items():
+        _tell(made, [label for label in loose if label["version"] in (None, name)])
+    left = [label for label in loose if not any(label["version"] in (None, name) for name in documents)]
+    if left:
+        alone: dict[str, Any] = {"prediction_id": prediction_id, "version": left[-1]["version"], "state": "waiting"}
+        _tell(alone, left)
+        documents[""] = alone
+    for made in documents.values():
+        made.pop("_label", None)
+    return list(documents.values())
+
+
+def document(row: Mapping[str, Any], version: str, state: str) -> dict[str, Any]:
+    """Return a stored row in the shape in which records come in, with what became of its bad values."""
+    made: dict[str, Any] = {
+        "prediction_id": row["prediction_id"],
+        "version": version,
+        "state": state,
+        "timestamp": format_time(row["timestamp"]),
+        "received_at": format_time(row["received_at"]),
+        "features": {},
+    }
+    for name, value in row.items():
+        group, dot, key = name.partition(".")
+        if dot and group in ("features", "scores", "tags", "attributions"):
+            if value is not None or group == "features":
+                made.setdefault(group, {})[key] = format_time(value) if hasattr(value, "isoformat") else value
+        elif name in ("prediction", "score") and value is not None:
+            made[name] = value
+        elif name == "faults" and value:
+            made["bad_values"] = json.loads(value)
+    return made
+
+
+def _label_rows(table: pa.Table, prediction_id: str) -> list[dict[str, Any]]:
+    return _label_rows_of(table.to_pylist(), prediction_id)
+
+
+def _label_rows_of(rows: Sequence[Mapping[str, Any]], prediction_id: str) -> list[dict[str, Any]]:
+    return [
+        {
+            "version": row.get("version"),
+            "value": row.get("ground_truth"),
+            "at": row.get("timestamp") or row["received_at"],
+            "received_at": row["received_at"],
+        }
+        for row in rows
+        if row["prediction_id"] == prediction_id
+    ]
+
+
+def _tell(made: dict[str, Any], labels: Sequence[Mapping[str, Any]]) -> None:
+    """Add the newest label to a document, unless it has a newer one."""
+    for label in labels:
+        place = (format_time(label["at"]), format_time(label["received_at"]))
+        if "_label" not in made or place >= made["_label"]:
+            made["_label"] = place
+            made["ground_truth"], made["ground_truth_timestamp"] = label["value"], place[0]
+
+
+def _buffered(session: Session, model_id: int, value: np.uint64) -> list[tuple[str, dict[str, Any]]]:
+    """Return (kind, row) of the buffered rows with a hash, in order of their commits."""
+    rows: list[tuple[str, dict[str, Any]]] = []
+    listed = session.execute(
+        select(IngestBatchRow.id, IngestBatchRow.kind, IngestBatchRow.hashes)
+        .where(IngestBatchRow.model_id == model_id)
+        .order_by(IngestBatchRow.id)
+    ).all()
+    for key, kind, hashes in listed:
+        at = np.flatnonzero(np.frombuffer(hashes, "<u8") == value)
+        if at.size:
+            payload = session.get_one(IngestBatchRow, key).payload
+            table = pa.ipc.open_stream(payload).read_all().take(pa.array(at))
+            rows += [(kind, row) for row in plain(table).to_pylist()]
+    return rows
+
+
+def _waiting(session: Session, model_id: int, value: int, prediction_id: str) -> list[dict[str, Any]]:
+    signed = value - 2**64 if value >= 2**63 else value
+    rows = session.scalars(
+        select(PendingTruthRow)
+        .where(
+            PendingTruthRow.model_id == model_id,
+            PendingTruthRow.id_hash == signed,
+            PendingTruthRow.kind == "ground_truth",
+            PendingTruthRow.prediction_id == prediction_id,
+        )
+        .order_by(PendingTruthRow.id)
+    )
+    return [
+        {
+            "version": row.version,
+            "value": row.value,
+            "at": from_microseconds(row.event_us),
+            "received_at": row.received_at,
+        }
+        for row in rows
+    ]
+
+
+def rows(
+    session: Session,
+    lake: Lake,
+    model: ModelRow,
+    version: VersionRow,
+    span: Span,
+    *,
+    limit: int = 100,
+    cursor: str | None = None,
+    labels: bool = True,
+) -> tuple[list[dict[str, Any]], str | None]:
+    """Return a page of a version's sealed predictions in order of time, and where the next one begins.
+
+    Seal first what is buffered. ``cursor`` is what the page before returned; ValueError where it is anything else.
+    """
+    start, after = microseconds(span.start), np.uint64(0)
+    if cursor:
+        moment, _, text = cursor.partition("-")
+        start, after = max(start, int(moment)), np.uint64(int(text, 16))
+    pieces = []
+    if start < microseconds(span.end):
+        rest = Span(from_microseconds(start), span.end)
+        for batch in batches(session, lake, model.id, version.id, rest, labels=labels):
+            moments, hashes = numbers_of(batch["timestamp"], np.int64), numbers_of(batch["id_hash"], np.uint64)
+            chosen = np.flatnonzero((moments > start) | (hashes > after) | (cursor is None))[: limit + 1]
+            if chosen.size:
+                pieces.append(plain(pa.Table.from_batches([batch]).take(pa.array(chosen))))
+            if sum(piece.num_rows for piece in pieces) > 50 * limit:
+                pieces = [_earliest(pieces, limit + 1)]
+    if not pieces:
+        return [], None
+    page = _earliest(pieces, limit + 1)
+    documents = []
+    for row in page.slice(0, limit).to_pylist():
+        made = document(row, version.name, "sealed")
+        if labels and row.get("ground_truth") is not None:
+            made["ground_truth"] = row["ground_truth"]
+        documents.append(made)
+    if page.num_rows <= limit:
+        return documents, None
+    last = page.slice(limit - 1, 1).select(["timestamp", "id_hash"])
+    return documents, f"{numbers_of(last['timestamp'], np.int64)[0]}-{int(last['id_hash'][0].as_py()):x}"
+
+
+def _earliest(pieces: Sequence[pa.Table], limit: int) -> pa.Table:
+    table = together(pieces)
+    order = np.lexsort((numbers_of(table["id_hash"], np.uint64), numbers_of(table["timestamp"], np.int64)))
+    return table.take(pa.array(order[:limit]))
