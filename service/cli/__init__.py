@@ -1,1 +1,1 @@
-"""The command line."""
+"""The command line: `plumbline serve`, `demo`, `replay`, `migrate`, `sign-in`, `version`."""

@@ -1,0 +1,209 @@
+"""The commands of `plumbline`, each a thin layer over the part that does the work."""
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+
+from service.settings import SettingRefused, Settings, load_settings
+
+if TYPE_CHECKING:
+    from service.assembly import Assembly
+
+EXIT_CODES = (
+    "Exit codes: 0 done, 1 refused or unreachable, 2 a command or setting that makes no sense, 130 interrupted."
+)
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Self-hosted model monitoring with an alarm budget that is kept.",
+    epilog=EXIT_CODES,
+)
+
+Data = Annotated[Path | None, typer.Option("--data", help="Folder of the database, the lake and the buffers.")]
+Output = Annotated[str, typer.Option("--output", "-o", help="text, or json for machines.")]
+
+
+def console(*, error: bool = False) -> Console:
+    """Return a console that colours nothing where it is piped."""
+    return Console(stderr=error, highlight=False, soft_wrap=True)
+
+
+def fail(sentence: str, code: int = 1) -> typer.Exit:
+    """Print why it cannot be done, and return the exception that ends the command."""
+    console(error=True).print(f"plumbline: {sentence}", markup=False)
+    return typer.Exit(code)
+
+
+def settings_of(**overrides: Any) -> Settings:
+    """Return the settings, or end with the sentence that says what is wrong with them."""
+    try:
+        return load_settings(**overrides)
+    except SettingRefused as error:
+        raise fail(str(error), 2) from None
+
+
+def say(document: dict[str, object], text: str, output: str) -> None:
+    """Print a document as JSON, or the text, as the user wants."""
+    if output == "json":
+        console().print_json(data=document)
+    elif output == "text":
+        console().print(text, markup=False)
+    else:
+        raise fail(f"--output is text or json, not {output!r}", 2)
+
+
+@app.command()
+def serve(
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 takes a free one.")] = 8000,
+    data: Data = None,
+) -> None:
+    """Serve the API, the dashboards and the monitors until a signal ends it."""
+    from service.cli import serving
+
+    settings = settings_of(data_dir=data)
+    try:
+        listening = serving.bind(host, port)
+    except serving.PortTaken as error:
+        raise fail(str(error)) from None
+    if "public_url" not in settings.model_fields_set:
+        settings = settings.model_copy(update={"public_url": serving.address(listening)})
+
+    def announce(assembly: "Assembly") -> None:
+        out = console(error=True)
+        out.print(f"Plumbline answers at {serving.address(listening)}", markup=False)
+        if key := serving.first_key(assembly):
+            out.print(f"The first key, shown once: {key}", markup=False)
+            out.print(f"Sign in, once, within a day: {serving.sign_in_url(assembly)}", markup=False)
+
+    if not serving.run(settings, listening, announce):
+        raise fail("the service did not start; its log says why")
+
+
+@app.command()
+def demo(
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port of the demonstration.")] = 8000,
+    data: Data = None,
+    once: Annotated[bool, typer.Option("--once", help="End as soon as the demonstration is filled.")] = False,
+) -> None:
+    """Start a service with a demonstration model: 60 days of real data, a trained model, shifts written down."""
+    from service import demo as demonstration
+    from service.cli import serving
+
+    settings = settings_of(data_dir=data)
+    if data is None and "data_dir" not in settings.model_fields_set:
+        settings = settings.model_copy(update={"data_dir": Path("data/demo")})
+    try:
+        demonstration.run(settings, port, once=once, out=console())
+    except serving.PortTaken as error:
+        raise fail(f"{error}; --port chooses another") from None
+    except demonstration.DemonstrationFailed as error:
+        raise fail(str(error)) from None
+
+
+@app.command()
+def migrate(data: Data = None, output: Output = "text") -> None:
+    """Bring the database to the newest schema."""
+    from service.database import Database
+    from service.schema import migrate as bring
+
+    settings = settings_of(data_dir=data)
+    database = Database(settings.database)
+    try:
+        head = bring(database)
+    finally:
+        database.close()
+    say({"schema": head}, f"The schema is at {head}.", output)
+
+
+@app.command("sign-in")
+def sign_in(data: Data = None, output: Output = "text") -> None:
+    """Print a link that signs a browser in, once, within a day."""
+    from service.cli import serving
+
+    assembly = serving.offline(settings_of(data_dir=data))
+    try:
+        url = serving.sign_in_url(assembly)
+    finally:
+        assembly.database.close()
+    say({"url": url}, url, output)
+
+
+@app.command()
+def version(output: Output = "text") -> None:
+    """Print the version of this software."""
+    from service.assembly import software
+
+    say({"version": software()}, software(), output)
+
+
+@app.command()
+def replay(
+    file: Annotated[Path, typer.Argument(help="CSV or Parquet file of predictions.", exists=True, dir_okay=False)],
+    model: Annotated[str, typer.Option(help="Name of the model; made where it is missing.")],
+    time: Annotated[str, typer.Option(help="Column with the time of the prediction; without zone it is UTC.")],
+    url: Annotated[str, typer.Option(envvar="PLUMBLINE_URL", help="The service.")] = "http://127.0.0.1:8000",
+    key: Annotated[str, typer.Option(envvar="PLUMBLINE_KEY", help="A key that may ingest and configure.")] = "",
+    task: Annotated[str | None, typer.Option(help="binary, multiclass or regression; else inferred.")] = None,
+    version: Annotated[str, typer.Option("--model-version", help="Version the records belong to.")] = "1",
+    baseline: Annotated[Path | None, typer.Option(help="CSV or Parquet file to compare with.", exists=True)] = None,
+    identity: Annotated[str | None, typer.Option("--id", help="Column with the prediction id.")] = None,
+    prediction: Annotated[str | None, typer.Option(help="Column with the prediction.")] = None,
+    score: Annotated[str | None, typer.Option(help="Column with the probability of the positive class.")] = None,
+    scores: Annotated[str | None, typer.Option(help="Columns with one score per class, as prefix*.")] = None,
+    ground_truth: Annotated[
+        str | None, typer.Option(help="File with ids and labels, or the column with the label.")
+    ] = None,
+    ignore: Annotated[str, typer.Option(help="Columns that are no features, separated by commas.")] = "",
+    window: Annotated[str, typer.Option(help="Window of the default monitors: 1h, 1d, 7d or 1mo.")] = "1d",
+    webhook: Annotated[list[str] | None, typer.Option(help="Webhook that is told of alerts; may be repeated.")] = None,
+    speed: Annotated[str, typer.Option(help="max, or how many times faster than it happened.")] = "max",
+    output: Output = "text",
+) -> None:
+    """Stream a file in order of time into a running service, and let the monitors judge it as it comes."""
+    from service import replay as replaying
+
+    try:
+        plan = replaying.Plan(
+            file=file,
+            model=model,
+            version=version,
+            task=task,
+            baseline=baseline,
+            ground_truth=ground_truth,
+            window=window,
+            webhooks=tuple(webhook or ()),
+            speed=replaying.speed_of(speed),
+            roles=replaying.Roles(
+                time=time,
+                identity=identity,
+                prediction=prediction,
+                score=score,
+                scores=scores,
+                ignored=tuple(name.strip() for name in ignore.split(",") if name.strip()),
+            ),
+        )
+        with replaying.Client(url, key) as client:
+            done = replaying.replay(plan, client, console(error=True))
+    except replaying.MakesNoSense as error:
+        raise fail(str(error), 2) from None
+    except replaying.Refused as error:
+        raise fail(str(error)) from None
+    say(done.document(), done.sentence(), output)
+
+
+def main() -> None:
+    """Run the command line."""
+    try:
+        app()
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

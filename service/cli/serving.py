@@ -1,0 +1,109 @@
+"""The serving process: one socket, one uvicorn server, and word of it once it answers."""
+
+import socket
+from collections.abc import Callable
+from contextlib import suppress
+
+import uvicorn
+from fastapi import FastAPI
+from sqlalchemy import func, select
+
+from service.app import create_app
+from service.assembly import Assembly, assemble
+from service.cli import logs
+from service.schema import migrate
+from service.settings import Settings
+from service.tables import ApiKeyRow
+
+BACKLOG = 2048
+CONCURRENCY = 1000
+"""Connections served at once; more are answered 503 at the door."""
+GRACE_SECONDS = 25
+
+
+class PortTaken(OSError):  # noqa: N818 - read as a sentence, like the problems
+    """The address cannot be listened on."""
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """Return a socket bound to the address; port 0 takes a free one."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listening = socket.socket(family, socket.SOCK_STREAM)
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listening.bind((host, port))
+    except OSError as error:
+        listening.close()
+        raise PortTaken(f"{host}:{port} cannot be listened on: {error.strerror or error}") from None
+    return listening
+
+
+def address(listening: socket.socket) -> str:
+    """Return the URL under which this host's browser reaches the socket."""
+    host, port = listening.getsockname()[:2]
+    host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)  # noqa: S104
+    return f"http://{host}:{port}"
+
+
+def sign_in_url(assembly: Assembly) -> str:
+    """Return the address of a link that signs a browser in, once, within a day."""
+    return f"{assembly.settings.public_url.rstrip('/')}/sign-in/{assembly.keyring.sign_in_link()}"
+
+
+def first_key(assembly: Assembly) -> str | None:
+    """Make the first key of an installation that has none, and return its text; None where one exists."""
+    with assembly.database.reading() as session:
+        if session.scalar(select(func.count()).select_from(ApiKeyRow)):
+            return None
+    return assembly.keyring.make("first start")
+
+
+def offline(settings: Settings) -> Assembly:
+    """Return the parts with the schema and keys up to date and nothing running, for commands beside a server."""
+    assembly = assemble(settings)
+    migrate(assembly.database)
+    assembly.keyring.start()
+    return assembly
+
+
+class Server(uvicorn.Server):
+    """A uvicorn server that tells when it answers."""
+
+    def __init__(self, config: uvicorn.Config, announce: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._announce = announce
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Open the socket, then tell."""
+        await super().startup(sockets)
+        if self.started and not self.should_exit:
+            self._announce()
+
+
+def run(settings: Settings, listening: socket.socket, announce: Callable[[Assembly], None]) -> bool:
+    """Serve until a signal ends it, and call `announce` once when it answers; return whether it ever did."""
+    logs.configure(settings.log_level)
+    app: FastAPI = create_app(settings)
+    server = Server(configured(app, settings), lambda: announce(app.state.assembly))
+    with suppress(KeyboardInterrupt):
+        server.run(sockets=[listening])
+    return server.started
+
+
+def configured(app: FastAPI, settings: Settings) -> uvicorn.Config:
+    """Return how the application is served."""
+    return uvicorn.Config(
+        app,
+        http="httptools",
+        loop="auto",
+        lifespan="on",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        date_header=True,
+        backlog=BACKLOG,
+        limit_concurrency=CONCURRENCY,
+        timeout_graceful_shutdown=GRACE_SECONDS,
+        proxy_headers=bool(settings.trusted_proxies),
+        forwarded_allow_ips=list(settings.trusted_proxies),
+    )
