@@ -12,7 +12,7 @@ from service.problems import Fault, Unprocessable
 HOUR = timedelta(hours=1)
 DAY = timedelta(days=1)
 NAMESPACE = uuid.UUID("6d1f7f0e-6f0b-5c1e-9a51-8f6d2f0c7a10")
-NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")
+NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}\Z")
 _DURATION = re.compile(r"^(\d{1,6})(s|m|h|d|w|mo)$")
 _UNITS = {"s": timedelta(seconds=1), "m": timedelta(minutes=1), "h": HOUR, "d": DAY, "w": 7 * DAY}
 
