@@ -1,0 +1,606 @@
+"""Charts as data: Vega-Lite specifications, each with a title, a sentence and the numbers it draws.
+
+Colours are written ``var(--name)``: the browser puts in the theme's colour before it draws, so that one specification
+serves light, dark and print.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from dashboards import formats
+from dashboards.standing import Standing
+
+SCHEMA = "https://vega.github.io/schema/vega-lite/v6.json"
+MARKS = 5_000
+Cell = str | int | float | datetime | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Chart:
+    """A specification with what a reader needs who cannot see it: title, sentence, table."""
+
+    id: str
+    title: str
+    description: str
+    spec: dict[str, Any]
+    height: int
+    columns: tuple[str, ...]
+    rows: tuple[tuple[Cell, ...], ...]
+
+    def __post_init__(self) -> None:
+        """Refuse a chart of more marks than a browser draws at once."""
+        if len(self.rows) > MARKS:
+            raise ValueError(f"chart {self.id} has {len(self.rows)} rows, at most {MARKS}")
+
+
+def _spec(chart: dict[str, Any], description: str, height: Any) -> dict[str, Any]:
+    return {
+        "$schema": SCHEMA,
+        "description": description,
+        "width": "container",
+        "height": height,
+        "autosize": {"type": "fit-x", "contains": "padding"},
+    } | chart
+
+
+def _time_axis(length: timedelta | None) -> tuple[str, str, str]:
+    """Return the unit, the format and the title of an axis of windows of a length."""
+    if length is not None and length < timedelta(days=1):
+        return "utcyearmonthdatehours", "%d %b %H:%M", "Window (UTC)"
+    if length is not None and length > timedelta(days=27):
+        return "utcyearmonth", "%b %Y", "Month (UTC)"
+    return "utcyearmonthdate", "%d %b", "Window begins (UTC)"
+
+
+# --- the heatmap ------------------------------------------------------------------------------------------------------
+
+ROW = 24
+STEPS = (0.5, 1.0, 2.0, 4.0)
+"""Where the colours of the heatmap change: the effect as a multiple of the smallest that counts."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class HeatCell:
+    """One column in one window: its effect as a multiple of the smallest that counts, or why there is none."""
+
+    row: str
+    start: datetime
+    end: datetime
+    strength: float | None
+    standing: Standing
+    metric: str = ""
+    value: float | None = None
+    p_value: float | None = None
+    n: int = 0
+    reason: str = ""
+    href: str = ""
+
+
+def heatmap(cells: Sequence[HeatCell], rows: Sequence[str], length: timedelta | None) -> Chart:
+    """Return the heatmap of columns and windows: colour for how far, a triangle for violated, a dot for not measured."""
+    windows = len({cell.start for cell in cells})
+    unit, form, title = _time_axis(length)
+    values = [
+        {
+            "column": cell.row,
+            "start": formats.iso(cell.start),
+            "window": formats.span(cell.start, cell.end),
+            "strength": cell.strength,
+            "times": "not measured" if cell.strength is None else f"{formats.number(cell.strength, 3)} ×",
+            "statistic": f"{cell.metric} {formats.number(cell.value)}" if cell.value is not None else cell.reason,
+            "p": formats.probability(cell.p_value),
+            "rows": formats.number(cell.n),
+            "verdict": cell.standing.words,
+            "state": cell.standing.value,
+            "href": cell.href,
+        }
+        for cell in cells
+    ]
+    description = (
+        f"{formats.plural(len(rows), 'column')} by {formats.plural(windows, 'window')}: the effect as a multiple of the "
+        "smallest that counts. Darker is further from the baseline; a triangle marks a violated verdict, a dot a cell "
+        "that was not measured."
+    )
+    tooltip = [
+        {"field": name, "type": "nominal", "title": heading}
+        for name, heading in (
+            ("column", "column"),
+            ("window", "window"),
+            ("verdict", "verdict"),
+            ("statistic", "statistic"),
+            ("times", "of smallest that counts"),
+            ("p", "p-value"),
+            ("rows", "rows"),
+        )
+    ]
+    glyph = {"type": "text", "aria": False, "tooltip": False}
+    spec = {
+        "data": {"values": values},
+        "encoding": {
+            "x": {
+                "field": "start",
+                "type": "ordinal",
+                "timeUnit": unit,
+                "title": title,
+                "axis": {"format": form, "labelOverlap": "greedy", "labelAngle": 0, "ticks": False, "domain": False, "labelPadding": 8},
+                "scale": {"paddingInner": 0.06},
+            },
+            "y": {
+                "field": "column",
+                "type": "nominal",
+                "title": None,
+                "sort": None,
+                "scale": {"domain": list(rows), "paddingInner": 0.08},
+                "axis": {"labelLimit": 190, "ticks": False, "domain": False, "labelPadding": 10, "labelFontSize": 12},
+            },
+        },
+        "layer": [
+            {
+                "mark": {"type": "rect", "cornerRadius": 2, "cursor": "pointer"},
+                "encoding": {
+                    "color": {
+                        "condition": {"test": "datum.strength === null", "value": "var(--heat-none)"},
+                        "field": "strength",
+                        "type": "quantitative",
+                        "legend": None,
+                        "scale": {"type": "threshold", "domain": list(STEPS), "range": [f"var(--heat-{i})" for i in range(5)]},
+                    },
+                    "tooltip": tooltip,
+                    "description": {"field": "verdict", "type": "nominal"},
+                },
+            },
+            {
+                "transform": [{"filter": "datum.state === 'violated'"}],
+                "mark": glyph | {"text": "▲", "fontSize": 10, "color": "var(--heat-mark)"},
+            },
+            {
+                "transform": [{"filter": "datum.strength === null"}],
+                "mark": glyph | {"text": "·", "fontSize": 16, "color": "var(--ink-2)"},
+            },
+        ],
+    }
+    return Chart(
+        id="heatmap",
+        title="How far each column has moved, window by window",
+        description=description,
+        spec=_spec(spec, description, {"step": ROW}),
+        height=ROW * len(rows) + 48,
+        columns=("Column", "Window", "Verdict", "Effect ÷ smallest that counts", "Statistic", "Value", "p-value", "Rows"),
+        rows=tuple(
+            (
+                cell.row,
+                formats.span(cell.start, cell.end),
+                cell.standing.words,
+                cell.strength if cell.strength is not None else formats.DASH,
+                cell.metric,
+                cell.value if cell.value is not None else cell.reason or formats.DASH,
+                formats.probability(cell.p_value),
+                cell.n,
+            )
+            for cell in cells
+        ),
+    )
+
+
+# --- one column -------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bin:
+    """A bin of a number and its share of the baseline's and of the window's rows."""
+
+    low: float
+    high: float
+    baseline: float
+    window: float
+
+
+def overlay(column: str, bins: Sequence[Bin], baseline: str, window: str) -> Chart:
+    """Return the distribution of a number: the baseline as a filled shape, the window as a line over it."""
+    description = f"Share of rows in each bin of {column}: {baseline} filled, {window} as a line."
+    values = [
+        {
+            "low": one.low,
+            "high": one.high,
+            "baseline": one.baseline,
+            "window": one.window,
+            "bin": f"{formats.number(one.low)} to {formats.number(one.high)}",
+        }
+        for one in bins
+    ]
+    closed = [*values, values[-1] | {"low": bins[-1].high}] if values else []
+    x = {"field": "low", "type": "quantitative", "title": column, "scale": {"zero": False, "nice": False}, "axis": {"grid": False, "labelOverlap": True}}
+    spec = {
+        "data": {"values": closed},
+        "encoding": {"x": x},
+        "layer": [
+            {
+                "mark": {"type": "area", "interpolate": "step-after", "color": "var(--baseline)", "opacity": 0.5, "aria": False},
+                "encoding": {"y": {"field": "baseline", "type": "quantitative", "title": "share of rows", "axis": {"format": "%", "tickCount": 5}}},
+            },
+            {
+                "mark": {"type": "area", "interpolate": "step-after", "color": "var(--series)", "opacity": 0.12, "aria": False},
+                "encoding": {"y": {"field": "window", "type": "quantitative"}},
+            },
+            {
+                "mark": {"type": "line", "interpolate": "step-after", "color": "var(--series)", "strokeWidth": 2, "aria": False},
+                "encoding": {"y": {"field": "window", "type": "quantitative"}},
+            },
+            {
+                "data": {"values": values},
+                "mark": {"type": "rect", "opacity": 0},
+                "encoding": {
+                    "x2": {"field": "high"},
+                    "tooltip": [
+                        {"field": "bin", "title": column},
+                        {"field": "baseline", "type": "quantitative", "format": ".3%", "title": "baseline"},
+                        {"field": "window", "type": "quantitative", "format": ".3%", "title": "window"},
+                    ],
+                },
+            },
+        ],
+    }
+    return Chart(
+        id="overlay",
+        title=f"Distribution of {column}",
+        description=description,
+        spec=_spec(spec, description, 232),
+        height=280,
+        columns=("From", "To", "Baseline", "Window"),
+        rows=tuple((one.low, one.high, formats.percent(one.baseline), formats.percent(one.window)) for one in bins),
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class CategoryShare:
+    """A category and its share of the baseline's and of the window's rows; none where the baseline never had it."""
+
+    name: str
+    baseline: float
+    window: float
+    new: bool = False
+
+
+def categories(column: str, shares: Sequence[CategoryShare], baseline: str, window: str) -> Chart:
+    """Return the shares of a column's categories: a filled bar for the baseline, a thin one for the window."""
+    description = f"Share of rows per category of {column}: {baseline} as the wide bar, {window} as the narrow one."
+    values = [
+        {"category": one.name, "baseline": one.baseline, "window": one.window, "change": formats.percent(one.window - one.baseline)}
+        for one in shares
+    ]
+    tooltip = [
+        {"field": "category", "title": column},
+        {"field": "baseline", "type": "quantitative", "format": ".3%"},
+        {"field": "window", "type": "quantitative", "format": ".3%"},
+        {"field": "change", "title": "change, points"},
+    ]
+    spec = {
+        "data": {"values": values},
+        "encoding": {
+            "y": {
+                "field": "category",
+                "type": "nominal",
+                "sort": None,
+                "title": None,
+                "axis": {"labelLimit": 150, "ticks": False, "domain": False, "labelPadding": 8},
+            },
+            "tooltip": tooltip,
+        },
+        "layer": [
+            {
+                "mark": {"type": "bar", "color": "var(--baseline)", "opacity": 0.5, "height": {"band": 0.86}, "cornerRadiusEnd": 2},
+                "encoding": {"x": {"field": "baseline", "type": "quantitative", "title": "share of rows", "axis": {"format": "%", "tickCount": 5}}},
+            },
+            {
+                "mark": {"type": "bar", "color": "var(--series)", "height": {"band": 0.36}, "cornerRadiusEnd": 2, "aria": False},
+                "encoding": {"x": {"field": "window", "type": "quantitative"}},
+            },
+        ],
+    }
+    return Chart(
+        id="overlay",
+        title=f"Distribution of {column}",
+        description=description,
+        spec=_spec(spec, description, {"step": 26}),
+        height=26 * len(shares) + 48,
+        columns=("Category", "Baseline", "Window", "Change, points"),
+        rows=tuple(
+            (one.name + (" (new)" if one.new else ""), formats.percent(one.baseline), formats.percent(one.window), formats.percent(one.window - one.baseline))
+            for one in shares
+        ),
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Point:
+    """A number of one window, with the limit that held then."""
+
+    start: datetime
+    end: datetime
+    value: float | None
+    limit: float | None = None
+    standing: Standing = Standing.OK
+    n: int = 0
+    reason: str = ""
+
+
+def series(
+    identity: str, title: str, unit: str, points: Sequence[Point], *, limit: str = "limit", logarithmic: bool = False, below: bool = False
+) -> Chart:
+    """Return one number over the windows, its limit dashed, violated windows as triangles; gaps stay gaps.
+
+    ``below`` says that the number is worse under its limit (a p-value under alpha).
+    """
+    side = "under" if below else "over"
+    description = f"{title}: one point a window, the {limit} dashed, a triangle where the window was violated (worse is {side} it)."
+    floor = 1e-6
+    values = [
+        {
+            "start": formats.iso(one.start),
+            "window": formats.span(one.start, one.end),
+            "value": None if one.value is None else max(one.value, floor) if logarithmic else one.value,
+            "shown": formats.probability(one.value) if logarithmic else formats.number(one.value),
+            "limit": one.limit,
+            "bound": formats.number(one.limit),
+            "state": one.standing.value,
+            "verdict": one.standing.words,
+            "rows": formats.number(one.n),
+        }
+        for one in points
+    ]
+    scale: dict[str, Any] = {"type": "log", "domainMax": 1, "clamp": True} if logarithmic else {"zero": True}
+    tooltip = [
+        {"field": name, "type": "nominal", "title": heading}
+        for name, heading in (("window", "window"), ("shown", title), ("bound", limit), ("verdict", "verdict"), ("rows", "rows"))
+    ]
+    y = {"field": "value", "type": "quantitative", "title": unit or None, "scale": scale, "axis": {"tickCount": 4, "format": "~g"}}
+    spec = {
+        "data": {"values": values},
+        "encoding": {"x": {"field": "start", "type": "temporal", "scale": {"type": "utc"}, "title": None, "axis": {"grid": False, "labelOverlap": True, "tickCount": 6}}},
+        "layer": [
+            {
+                "mark": {"type": "line", "color": "var(--limit)", "strokeDash": [5, 4], "strokeWidth": 1.5, "interpolate": "step-after", "aria": False},
+                "encoding": {"y": {"field": "limit", "type": "quantitative"}},
+            },
+            {
+                "mark": {"type": "line", "color": "var(--series)", "strokeWidth": 1.75, "invalid": "break-paths-show-domains", "aria": False},
+                "encoding": {"y": y},
+            },
+            {
+                "transform": [{"filter": "isValid(datum.value)"}],
+                "mark": {"type": "point", "filled": True, "opacity": 1},
+                "encoding": {
+                    "y": y,
+                    "shape": {"condition": {"test": "datum.state === 'violated'", "value": "triangle-up"}, "value": "circle"},
+                    "size": {"condition": {"test": "datum.state === 'violated'", "value": 80}, "value": 28},
+                    "color": {"condition": {"test": "datum.state === 'violated'", "value": "var(--bad)"}, "value": "var(--series)"},
+                    "tooltip": tooltip,
+                },
+            },
+        ],
+    }
+    return Chart(
+        id=identity,
+        title=title,
+        description=description,
+        spec=_spec(spec, description, 116),
+        height=156,
+        columns=("Window", title, limit.capitalize(), "Verdict", "Rows"),
+        rows=tuple(
+            (
+                formats.span(one.start, one.end),
+                formats.probability(one.value) if logarithmic and one.value is not None else one.value if one.value is not None else one.reason or formats.DASH,
+                one.limit,
+                one.standing.words,
+                one.n,
+            )
+            for one in points
+        ),
+    )
+
+
+# --- the overview -----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class WindowMark:
+    """How one monitor stood in one window."""
+
+    monitor: str
+    start: datetime
+    end: datetime
+    standing: Standing
+    rows: int
+    violated: int
+    measured: int
+    reason: str = ""
+    href: str = ""
+
+
+def window_strip(marks: Sequence[WindowMark], monitors: Sequence[str], length: timedelta | None) -> Chart:
+    """Return how each monitor stood, window by window: colour and shape say the same."""
+    description = "How each monitor stood in each window: a triangle is violated, a ring partly or not measured."
+    unit, form, title = _time_axis(length)
+    values = [
+        {
+            "monitor": mark.monitor,
+            "start": formats.iso(mark.start),
+            "window": formats.span(mark.start, mark.end),
+            "state": mark.standing.value,
+            "verdict": mark.standing.words,
+            "found": f"{mark.violated} of {mark.measured}",
+            "rows": formats.number(mark.rows),
+            "reason": mark.reason,
+            "href": mark.href,
+        }
+        for mark in marks
+    ]
+    states = [standing.value for standing in Standing]
+    colours = [f"var(--mark-{state.replace('_', '-')})" for state in states]
+    spec = {
+        "data": {"values": values},
+        "encoding": {
+            "x": {
+                "field": "start",
+                "type": "ordinal",
+                "timeUnit": unit,
+                "title": title,
+                "axis": {"format": form, "labelOverlap": "greedy", "labelAngle": 0, "ticks": False, "domain": False, "labelPadding": 8},
+                "scale": {"paddingInner": 0.08},
+            },
+            "y": {
+                "field": "monitor",
+                "type": "nominal",
+                "title": None,
+                "sort": None,
+                "scale": {"domain": list(monitors), "paddingInner": 0.16},
+                "axis": {"labelLimit": 170, "ticks": False, "domain": False, "labelPadding": 10, "labelFontSize": 12},
+            },
+        },
+        "layer": [
+            {
+                "mark": {"type": "rect", "cornerRadius": 3, "cursor": "pointer"},
+                "encoding": {
+                    "color": {"field": "state", "type": "nominal", "legend": None, "scale": {"domain": states, "range": colours}},
+                    "tooltip": [
+                        {"field": name, "title": heading}
+                        for name, heading in (
+                            ("monitor", "monitor"),
+                            ("window", "window"),
+                            ("verdict", "verdict"),
+                            ("found", "violated of measured"),
+                            ("rows", "rows"),
+                            ("reason", "reason"),
+                        )
+                    ],
+                },
+            },
+            {
+                "transform": [{"filter": "datum.state === 'violated'"}],
+                "mark": {"type": "text", "text": "▲", "fontSize": 10, "color": "var(--heat-mark)", "aria": False},
+            },
+            {
+                "transform": [{"filter": "datum.state !== 'violated' && datum.state !== 'ok'"}],
+                "mark": {"type": "text", "text": "○", "fontSize": 11, "color": "var(--ink)", "aria": False},
+            },
+        ],
+    }
+    return Chart(
+        id="windows",
+        title="Window by window",
+        description=description,
+        spec=_spec(spec, description, {"step": 30}),
+        height=30 * len(monitors) + 48,
+        columns=("Monitor", "Window", "Verdict", "Violated", "Measured", "Rows", "Reason"),
+        rows=tuple(
+            (mark.monitor, formats.span(mark.start, mark.end), mark.standing.words, mark.violated, mark.measured, mark.rows, mark.reason)
+            for mark in marks
+        ),
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Event:
+    """Something that happened to a model, at a time or from one to another; an end of none is still going on."""
+
+    lane: str
+    what: str
+    start: datetime
+    end: datetime | None = None
+    standing: Standing = Standing.OK
+
+
+def event_lane(events: Sequence[Event], start: datetime, end: datetime) -> Chart:
+    """Return what happened to the model on one line of time: alerts as bars, baselines and versions as marks."""
+    description = "Alerts as bars from first to last violated window, baselines and versions as marks when they began."
+    lanes = list(dict.fromkeys(event.lane for event in events))
+    values = [
+        {
+            "lane": event.lane,
+            "what": event.what,
+            "from": formats.iso(max(event.start, start)),
+            "to": formats.iso(min(event.end or end, end)),
+            "when": formats.moment(event.start) + (f" to {formats.moment(event.end)}" if event.end else ""),
+            "lasting": event.lane == "Alerts",
+            "state": event.standing.value,
+        }
+        for event in events
+        if event.start <= end and (event.end or end) >= start
+    ]
+    x = {"field": "from", "type": "temporal", "scale": {"type": "utc", "domain": [formats.iso(start), formats.iso(end)]}, "title": None, "axis": {"grid": True, "labelOverlap": True, "tickCount": 8}}
+    tooltip = [{"field": "lane", "title": "what"}, {"field": "what", "title": "which"}, {"field": "when", "title": "when (UTC)"}]
+    colour = {"condition": {"test": "datum.state === 'violated'", "value": "var(--bad)"}, "value": "var(--baseline)"}
+    spec = {
+        "data": {"values": values},
+        "encoding": {
+            "y": {"field": "lane", "type": "nominal", "sort": None, "title": None, "scale": {"domain": lanes}, "axis": {"ticks": False, "domain": False, "labelPadding": 10, "labelFontSize": 12}},
+            "tooltip": tooltip,
+        },
+        "layer": [
+            {
+                "transform": [{"filter": "datum.lasting"}],
+                "mark": {"type": "bar", "height": 12, "cornerRadius": 3, "minBandSize": 4},
+                "encoding": {"x": x, "x2": {"field": "to"}, "color": colour},
+            },
+            {
+                "transform": [{"filter": "!datum.lasting"}],
+                "mark": {"type": "point", "shape": "diamond", "filled": True, "size": 90, "opacity": 1, "color": "var(--series)"},
+                "encoding": {"x": x},
+            },
+            {
+                "transform": [{"filter": "!datum.lasting"}],
+                "mark": {"type": "text", "align": "left", "dx": 9, "fontSize": 11, "limit": 160, "color": "var(--ink-2)", "aria": False},
+                "encoding": {"x": x, "text": {"field": "what"}},
+            },
+        ],
+    }
+    return Chart(
+        id="events",
+        title="What happened when",
+        description=description,
+        spec=_spec(spec, description, {"step": 30}),
+        height=30 * len(lanes) + 40,
+        columns=("What", "Which", "From", "To"),
+        rows=tuple((event.lane, event.what, event.start, event.end) for event in events),
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Volume:
+    """How many records a stretch of time had."""
+
+    start: datetime
+    accepted: int
+    rejected: int = 0
+    late: int = 0
+    duplicates: int = 0
+
+
+def volumes(identity: str, title: str, counts: Sequence[Volume], daily: bool) -> Chart:
+    """Return the records that arrived, one bar an hour or a day."""
+    unit = "utcyearmonthdate" if daily else "utcyearmonthdatehours"
+    description = f"Records accepted per {'day' if daily else 'hour'} of their event time, UTC."
+    values = [
+        {"start": formats.iso(one.start), "when": formats.moment(one.start), "accepted": one.accepted, "shown": formats.number(one.accepted)}
+        for one in counts
+    ]
+    spec = {
+        "data": {"values": values},
+        "mark": {"type": "bar", "color": "var(--series)", "opacity": 0.8, "cornerRadiusEnd": 1},
+        "encoding": {
+            "x": {"field": "start", "type": "temporal", "timeUnit": unit, "title": None, "axis": {"grid": False, "labelOverlap": True, "tickCount": 8}},
+            "y": {"field": "accepted", "type": "quantitative", "title": "records", "axis": {"tickCount": 4, "format": "~s"}},
+            "tooltip": [{"field": "when", "title": "from (UTC)"}, {"field": "shown", "title": "records"}],
+        },
+    }
+    return Chart(
+        id=identity,
+        title=title,
+        description=description,
+        spec=_spec(spec, description, 120),
+        height=160,
+        columns=("From (UTC)", "Accepted", "Rejected", "Late", "Duplicates"),
+        rows=tuple((one.start, one.accepted, one.rejected, one.late, one.duplicates) for one in counts),
+    )

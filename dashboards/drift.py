@@ -1,0 +1,126 @@
+"""The drift page: which inputs moved, and does it matter?"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import ClassVar
+
+from dashboards.charts import Chart
+from dashboards.model import ModelPage
+from dashboards.page import Spark
+from dashboards.standing import Standing
+
+SORTS = {"strength": "furthest first", "p": "smallest p-value first", "name": "by name"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class ColumnDrift:
+    """One column in one window: the deciding statistic, judged, or the reason why there is none."""
+
+    column: str
+    role: str
+    standing: Standing
+    metric: str
+    unit: str = ""
+    direction: str = ""
+    value: float | None = None
+    baseline_value: float | None = None
+    effect: float | None = None
+    min_effect: float | None = None
+    p_value: float | None = None
+    alpha: float | None = None
+    threshold: float | None = None
+    rule: str = ""
+    scale: int = 1
+    n_window: int = 0
+    n_baseline: int = 0
+    reason: str = ""
+    note: str = ""
+    by: str = ""
+    recent: Spark
+    violated_windows: int = 0
+    windows: int = 0
+
+    @property
+    def strength(self) -> float | None:
+        """The effect as a multiple of the smallest that counts, or the value of its fixed threshold."""
+        return strength(self.value, self.effect, self.min_effect, self.threshold)
+
+
+def strength(
+    value: float | None, effect: float | None, min_effect: float | None, threshold: float | None
+) -> float | None:
+    """Return how far a column moved as a multiple of its limit: 1 is just as far as counts; none if not measured."""
+    if value is not None and threshold:
+        return abs(value) / abs(threshold)
+    if effect is not None and min_effect:
+        return max(effect, 0.0) / min_effect
+    return None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shown:
+    """Another statistic of the same column that was computed and is only shown."""
+
+    metric: str
+    value: float | None
+    reason: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ColumnPanel:
+    """Everything about one column in one window."""
+
+    drift: ColumnDrift
+    type: str
+    missing_baseline: float | None
+    missing_window: float | None
+    overlay: Chart | None
+    overlay_reason: str
+    series: tuple[Chart, ...]
+    also: tuple[Shown, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class WindowChoice:
+    """A window that can be looked at."""
+
+    start: datetime
+    end: datetime
+    label: str
+    standing: Standing
+    current: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class DriftPage(ModelPage):
+    """How far each column of the window is from the baseline, worst first."""
+
+    template: ClassVar[str] = "drift.html"
+    monitors: tuple[str, ...]
+    monitor: str
+    windows: tuple[WindowChoice, ...]
+    window_start: datetime | None
+    window_end: datetime | None
+    run_uid: str
+    run_standing: Standing
+    run_reason: str
+    rows: int
+    alpha: float | None
+    policy: str
+    sentence: str
+    columns: tuple[ColumnDrift, ...]
+    heatmap: Chart | None
+    heatmap_note: str
+    panel: ColumnPanel | None
+
+
+def ordered(columns: Sequence[ColumnDrift], sort: str) -> tuple[ColumnDrift, ...]:
+    """Order columns as the reader chose: violated and furthest first where nothing was chosen."""
+    if sort == "name":
+        return tuple(sorted(columns, key=lambda one: one.column))
+    if sort == "p":
+        return tuple(sorted(columns, key=lambda one: (one.p_value is None, one.p_value or 0.0, one.column)))
+    return tuple(
+        sorted(columns, key=lambda one: (one.standing is not Standing.VIOLATED, -(one.strength or 0.0), one.strength is None, one.column))
+    )

@@ -1,0 +1,454 @@
+"""Pages filled by hand, hostile names included: what the tests of the pages and the browser look at."""
+
+import math
+from datetime import UTC, datetime, timedelta
+
+from dashboards import alerts, arrivals, charts, drift, fleet, overview, quality, sign_in, watches
+from dashboards.model import ModelHead
+from dashboards.page import Banner, Command, Empty, Frame, Links, ModelLink, Page, Spark, View
+from dashboards.standing import Standing
+
+HOSTILE = "<img src=x onerror=alert(1)>"
+NOW = datetime(2026, 11, 22, 14, 5, tzinfo=UTC)
+DAY = timedelta(days=1)
+START = datetime(2026, 10, 24, tzinfo=UTC)
+ASSETS = ("app.css", "app.js", "vega-bundle.js", "favicon.svg")
+NAMES = (HOSTILE, "credit_score", "income", "debt_to_income", "employment_length", "age", "loan_amount", "zip_region", "purpose", "prediction", "score")
+
+
+def frame(path: str = "/", here: str = "", theme: str = "auto") -> Frame:
+    return Frame(
+        now=NOW,
+        public_url="http://127.0.0.1:8000",
+        path=path,
+        here=here,
+        viewer="demo",
+        software="0.1.0",
+        theme=theme,
+        models=(
+            ModelLink(name="credit-risk", standing=Standing.VIOLATED),
+            ModelLink(name="churn", standing=Standing.PARTIAL),
+            ModelLink(name="fraud-eu", standing=Standing.OK),
+        ),
+        links=Links(),
+        assets={name: f"/static/0/{name}" for name in ASSETS},
+        csrf="token-of-the-session",
+    )
+
+
+def strength_of(column: int, day: int) -> float:
+    base = 0.25 + 0.2 * math.sin(column * 2.3 + day * 0.9) ** 2
+    moved = max(0.0, day - 17) * (0.42, 0.3, 0.22, 0.1, 0.05)[column] if column < 5 else 0.0
+    return base + moved
+
+
+def windows() -> list[tuple[datetime, datetime]]:
+    return [(START + i * DAY, START + (i + 1) * DAY) for i in range(29)]
+
+
+def head() -> ModelHead:
+    return ModelHead(
+        name="credit-risk",
+        task="binary",
+        standing=Standing.VIOLATED,
+        version="v3",
+        versions=("v3", "v2"),
+        open_alerts=1,
+        baseline="train-v3",
+        last_record=NOW - timedelta(minutes=7),
+    )
+
+
+def spark(column: int = 0) -> Spark:
+    values: list[float | None] = [strength_of(column, day) for day in range(29)]
+    standings = [Standing.VIOLATED if (v or 0) > 1 else Standing.OK for v in values]
+    return Spark.of(values, standings, "last 29 windows")
+
+
+def column_drift(index: int, day: int = 28) -> drift.ColumnDrift:
+    far = strength_of(index, day)
+    numeric = index % 3 != 1
+    unmeasured = NAMES[index] == "purpose"
+    return drift.ColumnDrift(
+        column=NAMES[index],
+        role="feature" if NAMES[index] not in ("prediction", "score") else NAMES[index],
+        standing=Standing.NOT_MEASURED if unmeasured else Standing.VIOLATED if far > 1 else Standing.OK,
+        metric="wasserstein" if numeric else "jensenshannon",
+        unit="sd" if numeric else "",
+        direction="higher_is_worse",
+        value=None if unmeasured else far * 0.1 + 0.03,
+        effect=None if unmeasured else far * 0.1,
+        min_effect=0.1,
+        p_value=None if unmeasured else 3e-7 if far > 1 else 0.2 + index / 30,
+        alpha=0.0017,
+        rule="budget",
+        n_window=4_812,
+        n_baseline=50_000,
+        reason="142 of 500 rows needed; at this pace in about 3 h" if unmeasured else "",
+        note="calibrating: assumes independent rows (11 of 20 blocks)" if index == 3 else "",
+        recent=spark(min(index, 4)),
+        violated_windows=sum(strength_of(index, day) > 1 for day in range(29)),
+        windows=29,
+    )
+
+
+def heatmap() -> charts.Chart:
+    cells = [
+        charts.HeatCell(
+            row=name,
+            start=start,
+            end=end,
+            strength=None if name == "purpose" and day % 4 == 0 else strength_of(index, day),
+            standing=Standing.VIOLATED if strength_of(index, day) > 1 else Standing.OK,
+            metric="wasserstein",
+            value=strength_of(index, day) * 0.1,
+            p_value=0.3,
+            n=4_800 + day,
+            href=f"?feature={index}",
+        )
+        for index, name in enumerate(NAMES)
+        for day, (start, end) in enumerate(windows())
+    ]
+    return charts.heatmap(cells, NAMES, DAY)
+
+
+def panel(category: bool = False) -> drift.ColumnPanel:
+    def bell(x: float, middle: float) -> float:
+        return math.exp(-(((x - middle) / 60) ** 2) / 2) / 7.5
+
+    bins = [
+        charts.Bin(low=400 + 12 * i, high=412 + 12 * i, baseline=bell(406 + 12 * i, 680), window=bell(406 + 12 * i, 640)) for i in range(40)
+    ]
+    shares = [charts.CategoryShare(name=name, baseline=0.2, window=0.1 + 0.05 * i, new=i == 3) for i, name in enumerate(("north", "south", HOSTILE, "west", "other"))]
+    points = [
+        charts.Point(start=s, end=e, value=strength_of(0, i) * 0.1, limit=0.1, standing=Standing.VIOLATED if strength_of(0, i) > 1 else Standing.OK, n=4_800)
+        for i, (s, e) in enumerate(windows())
+    ]
+    ps = [
+        charts.Point(start=s, end=e, value=1e-9 if strength_of(0, i) > 1 else 0.4, limit=0.0017, standing=Standing.VIOLATED if strength_of(0, i) > 1 else Standing.OK, n=4_800)
+        for i, (s, e) in enumerate(windows())
+    ]
+    return drift.ColumnPanel(
+        drift=column_drift(0),
+        type="categorical" if category else "numeric",
+        missing_baseline=0.0012,
+        missing_window=0.034,
+        overlay=charts.categories(HOSTILE, shares, "baseline", "window") if category else charts.overlay(HOSTILE, bins, "baseline", "window"),
+        overlay_reason="",
+        series=(
+            charts.series("statistic", "wasserstein", "sd", points, limit="threshold"),
+            charts.series("effect", "Effect, chance subtracted", "sd", points, limit="smallest that counts"),
+            charts.series("p-values", "p-value", "", ps, limit="alpha", logarithmic=True, below=True),
+        ),
+        also=(drift.Shown(metric="psi", value=0.214), drift.Shown(metric="ks", value=None, reason="under 500 rows")),
+    )
+
+
+def choices() -> tuple[drift.WindowChoice, ...]:
+    return tuple(
+        drift.WindowChoice(start=s, end=e, label=s.strftime("%Y-%m-%d"), standing=Standing.VIOLATED if i > 19 else Standing.OK, current=i == 28)
+        for i, (s, e) in reversed(list(enumerate(windows())))
+    )
+
+
+def fleet_page(theme: str = "auto") -> fleet.FleetPage:
+    def row(name: str, standing: Standing, reason: str, opened: int, share: fleet.Share | None) -> fleet.FleetRow:
+        return fleet.FleetRow(
+            model=name,
+            task="binary",
+            version="v3",
+            registered=name != "churn",
+            standing=standing,
+            reason=reason,
+            open_alerts=opened,
+            last_record=NOW - timedelta(minutes=7),
+            rows=48_120,
+            volume=Spark.of([40 + 10 * math.sin(i) for i in range(30)], None, "records of the last 30 windows"),
+            windows=spark(0),
+            drift=share,
+            coverage=fleet.Coverage(measured=3, total=3) if standing is not Standing.PARTIAL else fleet.Coverage(measured=1, total=3, blind=1, failing=1),
+            tags=("team: lending",),
+        )
+
+    rows = [
+        row("fraud-eu", Standing.OK, "Nothing moved: 41 checks in 3 monitors", 0, fleet.Share(violated=0, measured=14)),
+        row("credit-risk", Standing.VIOLATED, f"{HOSTILE}, credit_score and income moved since 2026-11-12", 1, fleet.Share(violated=4, measured=10, unmeasured=1)),
+        row("churn", Standing.PARTIAL, "monitor data_drift measured 6 of 11 columns", 0, None),
+    ]
+    return fleet.FleetPage(
+        frame=frame(theme=theme),
+        title="Fleet",
+        view=View(),
+        tallies=(
+            fleet.Tally(label="Models", value="3"),
+            fleet.Tally(label="Need attention", value="2", of="of 3", standing=Standing.VIOLATED),
+            fleet.Tally(label="Open alerts", value="1", standing=Standing.VIOLATED),
+            fleet.Tally(label="Monitors measured", value="7", of="of 9", standing=Standing.PARTIAL),
+            fleet.Tally(label="Columns drifted", value="4", of="of 24"),
+        ),
+        rows=fleet.worst_first(rows),
+    )
+
+
+def empty_fleet(theme: str = "auto") -> fleet.FleetPage:
+    return fleet.FleetPage(
+        frame=frame(theme=theme),
+        title="Fleet",
+        view=View(),
+        tallies=(),
+        rows=(),
+        empty=Empty(
+            title="No model yet",
+            text="Name a model and post its predictions; everything else is learnt from them.",
+            commands=(Command(label="Name a model", code='curl -X POST http://127.0.0.1:8000/v1/models \\\n  -H "Authorization: Bearer $PLUMBLINE_KEY" -d \'{"name": "credit-risk", "task": "binary"}\''),),
+        ),
+    )
+
+
+def overview_page(theme: str = "auto") -> overview.OverviewPage:
+    def tile(monitor: str, title: str, standing: Standing, violated: int, ok: int, unmeasured: int) -> overview.Tile:
+        return overview.Tile(
+            monitor=monitor,
+            kind=monitor,
+            title=title,
+            standing=standing,
+            value=str(violated),
+            of=f"of {violated + ok} columns violated",
+            limit="α 0.0017, shared by Holm",
+            reason=f"{HOSTILE}, credit_score and income moved furthest" if violated else "nothing beyond its limit",
+            rows=4_812,
+            start=windows()[-1][0],
+            end=windows()[-1][1],
+            measured_at=NOW - timedelta(hours=3),
+            violated=violated,
+            ok=ok,
+            not_measured=unmeasured,
+            spark=spark(0 if violated else 9 % 5),
+            page="drift",
+        )
+
+    marks = [
+        charts.WindowMark(monitor=monitor, start=s, end=e, standing=Standing.VIOLATED if i > 19 and m == 1 else Standing.PARTIAL if i == 5 else Standing.OK, rows=4_800, violated=4 if i > 19 and m == 1 else 0, measured=11, href="?monitor=x")
+        for m, monitor in enumerate(("data_quality", "data_drift", "prediction_drift"))
+        for i, (s, e) in enumerate(windows())
+    ]
+    events = [
+        charts.Event(lane="Alerts", what="data_drift", start=windows()[20][0], standing=Standing.VIOLATED),
+        charts.Event(lane="Baselines", what="train-v3", start=windows()[2][0]),
+        charts.Event(lane="Versions", what="v3", start=windows()[3][0]),
+    ]
+    return overview.OverviewPage(
+        frame=frame("/models/credit-risk", "credit-risk", theme),
+        title="credit-risk",
+        banners=(Banner(text="No record for 26 h; the last window is complete, the next is not.", standing=Standing.STALE),),
+        head=head(),
+        view=View(range_="30d"),
+        section="",
+        start=START,
+        end=START + 29 * DAY,
+        verdict=f"Data drift: {HOSTILE}, credit_score and 2 more moved beyond their limits.",
+        since="Violated since 2026-11-13, 9 windows in a row.",
+        note=f"What was injected: on day 40 the exchange rate moved by 12 %; {HOSTILE}",
+        tiles=(
+            tile("data_drift", "Data drift", Standing.VIOLATED, 4, 6, 1),
+            tile("prediction_drift", "Prediction drift", Standing.OK, 0, 2, 0),
+            tile("data_quality", "Data quality", Standing.PARTIAL, 0, 20, 9),
+        ),
+        alerts=(overview.OpenAlert(uid="a" * 32, sentence=f"{HOSTILE} and 3 more moved", severity="warning", state="open", opened_at=NOW - 3 * DAY, replayed=True),),
+        charts=(
+            charts.event_lane(events, START, START + 29 * DAY),
+            charts.window_strip(marks, ("data_quality", "data_drift", "prediction_drift"), DAY),
+            charts.volumes("volume", "Records", [charts.Volume(start=s, accepted=4_800 + 300 * (i % 7)) for i, (s, _) in enumerate(windows())], True),
+        ),
+    )
+
+
+def drift_page(theme: str = "auto", category: bool = False) -> drift.DriftPage:
+    return drift.DriftPage(
+        frame=frame("/models/credit-risk/drift", "credit-risk", theme),
+        title="credit-risk · drift",
+        head=head(),
+        view=View(range_="30d", feature=HOSTILE),
+        section="drift",
+        start=START,
+        end=START + 29 * DAY,
+        monitors=("data_drift", "prediction_drift"),
+        monitor="data_drift",
+        windows=choices(),
+        window_start=windows()[-1][0],
+        window_end=windows()[-1][1],
+        run_uid="b" * 32,
+        run_standing=Standing.VIOLATED,
+        run_reason="",
+        rows=4_812,
+        alpha=0.0167,
+        policy="judged by the alarm budget",
+        sentence=f"4 of 10 columns moved: {HOSTILE}, credit_score, income and debt_to_income.",
+        columns=drift.ordered([column_drift(i) for i in range(len(NAMES))], ""),
+        heatmap=heatmap(),
+        heatmap_note="",
+        panel=panel(category),
+    )
+
+
+def alert_line(state: str = "open") -> alerts.AlertLine:
+    return alerts.AlertLine(
+        uid="a" * 32,
+        state=state,
+        kind="episode",
+        severity="warning",
+        sentence=f"data_drift: {HOSTILE}, credit_score and 2 more moved in credit-risk v3",
+        version="v3",
+        starts_at=windows()[20][0],
+        last_violated_at=windows()[28][1],
+        opened_at=NOW - 8 * DAY,
+        resolved_at=NOW if state == "resolved" else None,
+        resolution="recovered" if state == "resolved" else None,
+        acknowledged_by=None,
+        muted_until=None,
+        replayed=False,
+        deliveries=2,
+        delivered=1,
+        failed=1,
+    )
+
+
+def alerts_page(theme: str = "auto") -> alerts.AlertsPage:
+    return alerts.AlertsPage(
+        frame=frame("/models/credit-risk/alerts", "credit-risk", theme),
+        title="credit-risk · alerts",
+        head=head(),
+        view=View(),
+        section="alerts",
+        alerts=(alert_line(), alert_line("acknowledged"), alert_line("resolved")),
+        states=(("open", 1), ("acknowledged", 1), ("resolved", 1)),
+        webhooks=1,
+        timeline=None,
+    )
+
+
+def alert_page(theme: str = "auto") -> alerts.AlertPage:
+    attempts = (
+        alerts.Attempt(at=NOW - DAY, status=500, error="", milliseconds=41.3, answer=HOSTILE),
+        alerts.Attempt(at=NOW - DAY, status=None, error="connection refused", milliseconds=None, answer=""),
+        alerts.Attempt(at=NOW, status=204, error="", milliseconds=12.0, answer=""),
+    )
+    return alerts.AlertPage(
+        frame=frame("/alerts/" + "a" * 32, "credit-risk", theme),
+        title="credit-risk · alert",
+        head=head(),
+        view=View(),
+        section="alerts",
+        alert=alert_line(),
+        updated_at=NOW,
+        acknowledged_at=None,
+        members=(alerts.Member(monitor="data_drift", kind="data_drift", columns=(HOSTILE, "income"), quiet_windows=0, last_window="2026-11-22"),),
+        evidence=tuple(
+            alerts.Evidence(subject=NAMES[i], metric="wasserstein", value=0.4 / (i + 1), baseline_value=None, effect=0.3 / (i + 1), min_effect=0.1, p_value=1e-7, alpha=0.0017, threshold=None, n_window=4_812, n_baseline=50_000, standing=Standing.VIOLATED, reason="")
+            for i in range(4)
+        ),
+        evidence_monitor="data_drift",
+        evidence_run="b" * 32,
+        evidence_start=windows()[20][0],
+        evidence_end=windows()[20][1],
+        chart=None,
+        deliveries=(
+            alerts.DeliveryLine(uid="msg_1", webhook="pager", url="https://hooks.example.com/…", event="alert.opened", state="delivered", attempts=3, next_at=None, created_at=NOW - DAY, delivered_at=NOW, log=attempts, body='{"type": "alert.opened"}'),
+        ),
+        may_operate=True,
+    )
+
+
+def quality_page(theme: str = "auto") -> quality.QualityPage:
+    checks = [
+        quality.Check(subject=HOSTILE, metric="completeness", standing=Standing.VIOLATED, value=0.931, threshold=0.99, rule="schema", n_window=4_812, n_baseline=50_000),
+        quality.Check(subject="age", metric="range", standing=Standing.OK, value=0.0, threshold=0.01, rule="schema", n_window=4_812),
+        quality.Check(subject="records", metric="volume", standing=Standing.NOT_MEASURED, reason="under 4 weeks of history"),
+    ]
+    marks = [charts.WindowMark(monitor=name, start=s, end=e, standing=Standing.VIOLATED if name == HOSTILE and i > 20 else Standing.OK, rows=4_800, violated=1, measured=3) for name in (HOSTILE, "age", "records") for i, (s, e) in enumerate(windows())]
+    return quality.QualityPage(
+        frame=frame("/models/credit-risk/quality", "credit-risk", theme),
+        title="credit-risk · quality",
+        head=head(),
+        view=View(range_="30d"),
+        section="quality",
+        start=START,
+        end=START + 29 * DAY,
+        monitors=("data_quality",),
+        monitor="data_quality",
+        windows=choices(),
+        window_start=windows()[-1][0],
+        window_end=windows()[-1][1],
+        run_standing=Standing.VIOLATED,
+        run_reason="",
+        rows=4_812,
+        sentence=f"1 of 2 checks failed: {HOSTILE}.",
+        checks=quality.worst_first(checks),
+        grid=charts.window_strip(marks, (HOSTILE, "age", "records"), DAY),
+        grid_note="",
+    )
+
+
+def monitors_page(theme: str = "auto") -> watches.MonitorsPage:
+    return watches.MonitorsPage(
+        frame=frame("/models/credit-risk/monitors", "credit-risk", theme),
+        title="credit-risk · monitors",
+        head=head(),
+        view=View(),
+        section="monitors",
+        monitors=(
+            watches.MonitorLine(name="data_drift", kind="data_drift", schedule="daily", window="1d", baseline="active", policy="alarm budget, equal share", enabled=True, standing=Standing.VIOLATED, reason=HOSTILE, last_end=NOW, next_due=NOW + DAY, rows=4_812, ok=6, violated=4, not_measured=1, recent=spark(0), configuration='{"kind": "data_drift"}'),
+        ),
+        runs=(
+            watches.RunLine(uid="b" * 32, monitor="data_drift", start=windows()[-1][0], end=windows()[-1][1], standing=Standing.VIOLATED, status="violations", reason="", revision=1, rows=4_812, ok=6, violated=4, not_measured=1, finished_at=NOW, seconds=0.21),
+        ),
+        budget="At most 1 false alarm in 30 days is accepted for this model, shared by 3 monitors.",
+    )
+
+
+def data_page(theme: str = "auto") -> arrivals.DataPage:
+    return arrivals.DataPage(
+        frame=frame("/models/credit-risk/data", "credit-risk", theme),
+        title="credit-risk · data",
+        head=head(),
+        view=View(range_="30d"),
+        section="data",
+        start=START,
+        end=START + 29 * DAY,
+        tallies=(fleet.Tally(label="Accepted", value="139\u202f200"), fleet.Tally(label="Duplicates", value="12"), fleet.Tally(label="Rejected", value="3", standing=Standing.PARTIAL)),
+        charts=(charts.volumes("volume", "Records", [charts.Volume(start=s, accepted=4_800) for s, _ in windows()], True),),
+        reasons=(arrivals.Reason(code="timestamp_in_future", count=3, rejects=True), arrivals.Reason(code="wrong_type", count=7, rejects=False)),
+        rejections=(arrivals.Rejection(at=NOW, kind="predictions", code="timestamp_in_future", pointer="/timestamp", detail=HOSTILE, position=17),),
+        baselines=(arrivals.BaselineLine(name="train-v3", version="v3", state="ready", rows=50_000, ordered=True, active_from=datetime(1970, 1, 1, tzinfo=UTC), in_force=True, created_at=NOW, warnings=("shuffled?",)),),
+        features=(arrivals.FeatureLine(name=HOSTILE, type="numeric", status="confirmed", required=True, range="0 to 1", categories=""),),
+    )
+
+
+def sign_in_page(theme: str = "auto") -> sign_in.SignInPage:
+    return sign_in.SignInPage(frame=frame(theme=theme), title="Sign in", error="This key is not known.", next_path="/models/x?a=b&c=d")
+
+
+def link_page(theme: str = "auto") -> sign_in.LinkPage:
+    return sign_in.LinkPage(frame=frame(theme=theme), title="Sign in with this link?", action="/sign-in/abc")
+
+
+def problem_page(theme: str = "auto") -> sign_in.ProblemPage:
+    return sign_in.ProblemPage(frame=frame(theme=theme), title="There is no such thing", status=404, detail=f"No model {HOSTILE}", request_id="r" * 8)
+
+
+def every_page(theme: str = "auto") -> dict[str, Page]:
+    return {
+        "fleet": fleet_page(theme),
+        "empty": empty_fleet(theme),
+        "overview": overview_page(theme),
+        "drift": drift_page(theme),
+        "drift-category": drift_page(theme, category=True),
+        "quality": quality_page(theme),
+        "alerts": alerts_page(theme),
+        "alert": alert_page(theme),
+        "monitors": monitors_page(theme),
+        "data": data_page(theme),
+        "sign-in": sign_in_page(theme),
+        "link": link_page(theme),
+        "problem": problem_page(theme),
+    }
