@@ -1,11 +1,27 @@
 """What is kept of a bucket of rows: counts, moments and sums that add up over buckets."""
 
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
+import zstandard
 from numpy.typing import NDArray
 
-from monitors.layout import Layout
+from monitors.cells import COUNT, M2, MAXIMUM, MEAN, MINIMUM, MISSING, NON_FINITE, WRONG_TYPE, add_entries, add_numbers
+from monitors.coding import pack, restore_sums, store_sums, unpack
+from monitors.layout import Layout, NumericLayout
+
+FORMAT = 1
+"""The format version of encoded profiles; every older one stays readable."""
+
+MOST_NEW = 32
+SKETCH = 256
+_SPACE = float(2**40)
+_SHIFT = 24
 
 
 @dataclass(slots=True)
@@ -14,7 +30,7 @@ class NumericProfile:
 
     ``missing`` counts null, NaN and absent values and, among them, ``non_finite`` and ``wrong_type`` those that came
     as something else. ``m2`` is the sum of squared deviations from ``mean``. ``minimum`` and ``maximum`` are +inf and
-    -inf where count is 0.
+    -inf where count is 0. Of text and embeddings only ``count`` and ``missing`` say something.
     """
 
     counts: NDArray[np.int64]
@@ -28,10 +44,59 @@ class NumericProfile:
     mean: float = 0.0
     m2: float = 0.0
 
+    @property
+    def variance(self) -> float:
+        """The sample's variance; 0 below two values."""
+        return max(self.m2, 0.0) / (self.count - 1) if self.count > 1 else 0.0
+
+    @property
+    def standard_deviation(self) -> float:
+        """The sample's standard deviation; 0 below two values."""
+        return math.sqrt(self.variance)
+
+    @property
+    def completeness(self) -> float:
+        """The share of rows with a value; 1 without rows."""
+        rows = self.count + self.missing
+        return self.count / rows if rows else 1.0
+
+    def positions(self, layout: NumericLayout) -> NDArray[np.float64]:
+        """Return the mean value of each cell, shape (cells,), in the column's own unit.
+
+        An empty cell has its middle; an empty open one the edge it begins at. A column without edges has its mean.
+        """
+        if not layout.edges.size:
+            return np.array([self.mean])
+        low, high = layout.bounds(float(layout.edges[0]), float(layout.edges[-1]))
+        middle = low / 2 + high / 2
+        means = np.divide(self.sums, self.counts, out=middle, where=self.counts > 0)
+        if layout.tied:
+            means[1::2] = layout.edges
+        return np.asarray(means)
+
+    def quantile(self, share: float, layout: NumericLayout) -> float | None:
+        """Return the value below which the share of values lies, evenly spread inside a cell; None without values."""
+        total = int(self.counts.sum())
+        if not total or not np.isfinite(self.minimum):
+            return None
+        low, high = layout.bounds(self.minimum, self.maximum)
+        low, high = np.maximum(low, self.minimum), np.minimum(high, self.maximum)
+        below = np.cumsum(self.counts)
+        wanted = min(max(share, 0.0), 1.0) * total
+        cell = min(int(np.searchsorted(below, wanted, side="left")), below.size - 1)
+        while cell < below.size - 1 and not self.counts[cell]:
+            cell += 1
+        inside = float(wanted - below[cell] + self.counts[cell]) / max(int(self.counts[cell]), 1)
+        value = float(low[cell]) + min(max(inside, 0.0), 1.0) * (float(high[cell]) - float(low[cell]))
+        return min(max(value, self.minimum), self.maximum)
+
 
 @dataclass(slots=True)
 class CategoryProfile:
-    """A categorical column: ``counts`` per category of the layout, last the others; ``new`` names the most frequent others."""
+    """A categorical column: ``counts`` per category of the layout, last the others, the most frequent named in ``new``.
+
+    ``new`` holds at most 32 names, so over merged buckets its counts are what is known at least.
+    """
 
     counts: NDArray[np.int64]
     count: int = 0
@@ -39,16 +104,477 @@ class CategoryProfile:
     wrong_type: int = 0
     new: dict[str, int] = field(default_factory=dict)
     distinct: NDArray[np.uint64] = field(default_factory=lambda: np.empty(0, np.uint64))
-    """The smallest 256 hashes of the values seen: an estimate of how many distinct ones there are."""
+    """The smallest 256 hashes, of 40 bits, of the values that are no category of the layout."""
+    non_finite: int = 0
+
+    @property
+    def completeness(self) -> float:
+        """The share of rows with a value; 1 without rows."""
+        rows = self.count + self.missing
+        return self.count / rows if rows else 1.0
+
+    @property
+    def distinct_values(self) -> int:
+        """How many values occurred: exact for the layout's categories and up to 255 others, else estimated within 6 %.
+
+        Others beyond are estimated from how closely their smallest hashes lie (Bar-Yossef and others 2002).
+        """
+        known = int(np.count_nonzero(self.counts[:-1]))
+        if self.distinct.size < SKETCH:
+            return known + int(self.distinct.size)
+        return known + round((SKETCH - 1) * _SPACE / max(float(self.distinct[-1]), 1.0))
+
+
+ColumnProfile = NumericProfile | CategoryProfile
 
 
 @dataclass(slots=True)
-class Profile:
-    """All columns of some rows under one layout; profiles of the same layout add up."""
+class Tally:
+    """The numbers of all columns side by side, as the layout's grid has them.
 
-    layout: Layout
-    rows: int = 0
-    first_us: int | None = None
-    last_us: int | None = None
-    columns: dict[str, NumericProfile | CategoryProfile] = field(default_factory=dict)
-    outcomes: dict[str, NDArray[np.float64]] = field(default_factory=dict)
+    ``whole`` and ``broken`` have a row per column (``cells.COUNT`` …, ``cells.MINIMUM`` …). ``counts`` and ``sums``
+    belong to ``cells``, increasing places in the grid, or to all places where ``cells`` is None.
+    """
+
+    whole: NDArray[np.int64]
+    broken: NDArray[np.float64]
+    counts: NDArray[np.int64]
+    sums: NDArray[np.float64]
+    cells: NDArray[np.int32] | None = None
+    new: dict[int, dict[str, int]] = field(default_factory=dict)
+    distinct: dict[int, NDArray[np.uint64]] = field(default_factory=dict)
+
+    @staticmethod
+    def empty(layout: Layout, dense: bool = False) -> Tally:
+        """Return the tally of no rows."""
+        columns = len(layout.grid.names)
+        size = layout.grid.cells if dense else 0
+        return Tally(
+            whole=np.zeros((columns, 4), np.int64),
+            broken=np.tile(np.array([np.inf, -np.inf, 0.0, 0.0]), (columns, 1)),
+            counts=np.zeros(size, np.int64),
+            sums=np.zeros(size),
+            cells=None if dense else np.empty(0, np.int32),
+        )
+
+    def dense(self, layout: Layout) -> Tally:
+        """Return the same with every cell."""
+        if self.cells is None:
+            return self
+        counts, sums = np.zeros(layout.grid.cells, np.int64), np.zeros(layout.grid.cells)
+        counts[self.cells], sums[self.cells] = self.counts, self.sums
+        return Tally(self.whole, self.broken, counts, sums, None, self.new, self.distinct)
+
+    def sparse(self) -> Tally:
+        """Return the same with only the cells that hold something."""
+        if self.cells is not None:
+            return self
+        cells = np.flatnonzero(self.counts).astype(np.int32)
+        return Tally(self.whole, self.broken, self.counts[cells], self.sums[cells], cells, self.new, self.distinct)
+
+    def append(self, other: Tally, column: int) -> None:
+        """Take the columns from one on from another tally; both must be sparse, and this one has nothing there."""
+        self.whole[column:], self.broken[column:] = other.whole[column:], other.broken[column:]
+        self.counts = np.concatenate((self.counts, other.counts))
+        self.sums = np.concatenate((self.sums, other.sums))
+        self.cells = np.concatenate((_places(self), _places(other)))
+        self.new |= other.new
+        self.distinct |= other.distinct
+
+    def add(self, other: Tally) -> None:
+        """Add the numbers of other rows; this one must be dense."""
+        add_numbers(self.whole, self.broken, other.whole, other.broken)
+        if other.cells is None:
+            self.counts += other.counts
+            self.sums += other.sums
+        else:
+            add_entries(self.counts, self.sums, other.cells, other.counts, other.sums)
+        for column, names in other.new.items():
+            self.new[column] = most_frequent(self.new.get(column, {}), names)
+        for column, hashes in other.distinct.items():
+            self.distinct[column] = smallest(self.distinct.get(column), hashes)
+
+
+def most_frequent(*parts: Mapping[str, int]) -> dict[str, int]:
+    """Return the 32 most frequent names of several counts, most frequent first, equal ones by name."""
+    counts: dict[str, int] = {}
+    for part in parts:
+        for name, count in part.items():
+            counts[name] = counts.get(name, 0) + count
+    return {name: counts[name] for name in sorted(counts, key=lambda name: (-counts[name], name))[:MOST_NEW]}
+
+
+def smallest(known: NDArray[np.uint64] | None, hashes: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """Return the 256 smallest distinct hashes of both, sorted."""
+    if known is None or not known.size:
+        return np.asarray(np.unique(hashes)[:SKETCH], np.uint64)
+    return np.asarray(np.union1d(known, hashes)[:SKETCH], np.uint64)
+
+
+def sketch(hashes: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """Return the 256 smallest of 64-bit hashes, cut to 40 bits."""
+    return np.asarray(np.unique(hashes >> np.uint64(_SHIFT))[:SKETCH], np.uint64)
+
+
+class Profile:
+    """All columns of some rows under one layout; profiles of the same layout add up.
+
+    Profiles are not changed once made. ``first_us`` and ``last_us`` are the least and greatest timestamp in
+    microseconds since 1970. ``outcomes`` are the tables of ``Layout.tables`` by name, shape as there; they and the
+    column ``ground_truth`` are absent where no labels were read (``labelled``).
+    """
+
+    __slots__ = ("_columns", "_outcomes", "_tables", "_tally", "first_us", "labelled", "last_us", "layout", "rows")
+
+    def __init__(
+        self,
+        layout: Layout,
+        rows: int = 0,
+        first_us: int | None = None,
+        last_us: int | None = None,
+        columns: Mapping[str, ColumnProfile] | None = None,
+        outcomes: Mapping[str, NDArray[np.float64]] | None = None,
+        *,
+        labelled: bool | None = None,
+        tally: Tally | None = None,
+        cells: OutcomeCells | None = None,
+    ) -> None:
+        """Make a profile of columns and outcome tables, or of a tally and outcome cells as the kernel has them."""
+        self.layout = layout
+        self.rows = rows
+        self.first_us = first_us
+        self.last_us = last_us
+        self._columns = dict(columns) if columns is not None else None
+        self._tables = dict(outcomes) if outcomes is not None else None
+        self._tally = tally
+        self._outcomes = cells
+        if labelled is None:
+            labelled = bool(outcomes) or cells is not None or "ground_truth" in (columns or {})
+        self.labelled = labelled
+
+    @staticmethod
+    def empty(layout: Layout) -> Profile:
+        """Return the profile of no rows."""
+        return Profile(layout, tally=Tally.empty(layout))
+
+    def __repr__(self) -> str:
+        """Name what tells profiles apart."""
+        return f"Profile(rows={self.rows}, columns={len(self.layout.columns)}, layout={self.layout.number})"
+
+    @property
+    def columns(self) -> dict[str, ColumnProfile]:
+        """The columns by name."""
+        if self._columns is None:
+            self._columns = _columns_of(self.layout, self.tally, self.labelled)
+        return self._columns
+
+    @property
+    def outcomes(self) -> dict[str, NDArray[np.float64]]:
+        """The tables of the outcomes by name; empty where no labels were read."""
+        if self._tables is None:
+            self._tables = {}
+            if self._outcomes is not None:
+                values = self._outcomes.dense(self.layout).values
+                values.flags.writeable = False
+                for table in self.layout.tables.values():
+                    self._tables[table.name] = values[table.offset : table.offset + table.size].reshape(table.shape)
+        return self._tables
+
+    @property
+    def tally(self) -> Tally:
+        """The numbers of all columns side by side."""
+        if self._tally is None:
+            self._tally = _tally_of(self.layout, self._columns or {})
+        return self._tally
+
+    @property
+    def outcome_cells(self) -> OutcomeCells | None:
+        """The cells of the outcomes side by side; None where no labels were read."""
+        if self._outcomes is None and self._tables:
+            values = np.zeros(self.layout.outcome_cells)
+            for name, numbers in self._tables.items():
+                table = self.layout.tables[name]
+                values[table.offset : table.offset + table.size] = np.asarray(numbers).ravel()
+            self._outcomes = OutcomeCells(values)
+        return self._outcomes
+
+    def encode_inputs(self) -> bytes:
+        """Return rows, times and all columns but the ground truth as bytes that begin with the format's version."""
+        return _encoded(self, range(self.layout.grid.inputs), _EMPTY)
+
+    def encode_outcomes(self) -> bytes:
+        """Return the ground truth's column and the outcome tables as bytes that begin with the format's version."""
+        columns = range(self.layout.grid.inputs, len(self.layout.grid.names))
+        return _encoded(self, columns, self.outcome_cells or _EMPTY)
+
+    @staticmethod
+    def decode(layout: Layout, inputs: bytes, outcomes: bytes | None = None) -> Profile:
+        """Return the profile of encoded bytes.
+
+        Counts and moments come back exactly; the mean inside a cell to 1/255 of the cell's width, from 16 values on to
+        1/65535. ValueError for another layout, a format this version does not know, and cut bytes.
+        """
+        grid = layout.grid
+        read = _decoded(layout, inputs, range(grid.inputs))
+        tally, labelled, cells = read.tally, False, None
+        if outcomes is not None:
+            more = _decoded(layout, outcomes, range(grid.inputs, len(grid.names)))
+            labelled = more.labelled
+            cells = more.outcomes if labelled and layout.tables else None
+            tally.append(more.tally, grid.inputs)
+        return Profile(layout, read.rows, read.first_us, read.last_us, labelled=labelled, tally=tally, cells=cells)
+
+
+@dataclass(slots=True)
+class OutcomeCells:
+    """The cells of all outcome tables side by side: ``values`` at ``cells``, or at all places where it is None."""
+
+    values: NDArray[np.float64]
+    cells: NDArray[np.int64] | None = None
+
+    def dense(self, layout: Layout) -> OutcomeCells:
+        """Return a copy with every cell."""
+        if self.cells is None:
+            return OutcomeCells(self.values.copy())
+        values = np.zeros(layout.outcome_cells)
+        values[self.cells] = self.values
+        return OutcomeCells(values)
+
+    def sparse(self) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+        """Return the cells that hold something, increasing, and what they hold."""
+        if self.cells is not None:
+            return self.cells, self.values
+        cells = np.flatnonzero(self.values)
+        return cells, self.values[cells]
+
+
+_EMPTY = OutcomeCells(np.empty(0), np.empty(0, np.int64))
+
+
+def merge(one: Profile, other: Profile) -> Profile:
+    """Return the profile of the rows of both; ValueError where their layouts differ."""
+    return merged(one.layout, (one, other))
+
+
+def merged(layout: Layout, profiles: Iterable[Profile]) -> Profile:
+    """Return the profile of the rows of all of them; ValueError where a layout differs."""
+    tally = Tally.empty(layout, dense=True)
+    rows, first, last = 0, None, None
+    labelled = False
+    outcomes: NDArray[np.float64] | None = None
+    for profile in profiles:
+        if profile.layout is not layout and profile.layout != layout:
+            raise ValueError("profiles of different layouts do not add up")
+        tally.add(profile.tally)
+        rows += profile.rows
+        if profile.first_us is not None:
+            first = profile.first_us if first is None else min(first, profile.first_us)
+        if profile.last_us is not None:
+            last = profile.last_us if last is None else max(last, profile.last_us)
+        labelled = labelled or profile.labelled
+        found = profile.outcome_cells
+        if found is not None:
+            if outcomes is None:
+                outcomes = np.zeros(layout.outcome_cells)
+            if found.cells is None:
+                outcomes += found.values
+            else:
+                outcomes[found.cells] += found.values
+    cells = OutcomeCells(outcomes) if outcomes is not None else None
+    return Profile(layout, rows, first, last, labelled=labelled, tally=tally, cells=cells)
+
+
+def _columns_of(layout: Layout, tally: Tally, labelled: bool) -> dict[str, ColumnProfile]:
+    grid = layout.grid
+    tally = tally.dense(layout)
+    columns: dict[str, ColumnProfile] = {}
+    for place, name in enumerate(grid.names):
+        if place >= grid.inputs and not labelled:
+            continue
+        part = slice(int(grid.offsets[place]), int(grid.offsets[place + 1]))
+        counts, sums = tally.counts[part], tally.sums[part]
+        counts.flags.writeable = sums.flags.writeable = False
+        whole, broken = tally.whole[place].tolist(), tally.broken[place].tolist()
+        if grid.numeric[place]:
+            columns[name] = NumericProfile(
+                counts, sums, whole[COUNT], whole[MISSING], whole[NON_FINITE], whole[WRONG_TYPE],
+                broken[MINIMUM], broken[MAXIMUM], broken[MEAN], broken[M2],
+            )  # fmt: skip
+        else:
+            columns[name] = CategoryProfile(
+                counts, whole[COUNT], whole[MISSING], whole[WRONG_TYPE], dict(tally.new.get(place, {})),
+                tally.distinct.get(place, np.empty(0, np.uint64)), whole[NON_FINITE],
+            )  # fmt: skip
+    return columns
+
+
+def _tally_of(layout: Layout, columns: Mapping[str, ColumnProfile]) -> Tally:
+    grid = layout.grid
+    tally = Tally.empty(layout, dense=True)
+    for place, name in enumerate(grid.names):
+        column = columns.get(name)
+        if column is None:
+            continue
+        part = slice(int(grid.offsets[place]), int(grid.offsets[place + 1]))
+        tally.counts[part] = column.counts
+        tally.whole[place] = column.count, column.missing, column.non_finite, column.wrong_type
+        if isinstance(column, NumericProfile):
+            tally.sums[part] = column.sums
+            tally.broken[place] = column.minimum, column.maximum, column.mean, column.m2
+            continue
+        if column.new:
+            tally.new[place] = dict(column.new)
+        if column.distinct.size:
+            tally.distinct[place] = column.distinct
+    return tally
+
+
+def _places(tally: Tally) -> NDArray[np.int32]:
+    if tally.cells is None:
+        raise ValueError("the tally is not sparse")
+    return tally.cells
+
+
+def _signed(number: int | None) -> tuple[int, int]:
+    return (0, 0) if number is None else ((1, 2 * number) if number >= 0 else (1, -2 * number - 1))
+
+
+_HEADER = 16
+
+
+def _encoded(profile: Profile, columns: range, outcomes: OutcomeCells) -> bytes:
+    """Return the version and, compressed: a header, varints, then the sections whose lengths the header says."""
+    grid = profile.layout.grid
+    tally = profile.tally.sparse()
+    cells = _places(tally)
+    start, stop = int(grid.offsets[columns.start]), int(grid.offsets[columns.stop])
+    part = slice(*np.searchsorted(cells, (start, stop)).tolist())
+    cells, counts, sums = cells[part], tally.counts[part], tally.sums[part]
+    inside, raw = store_sums(cells, counts, sums, (grid.mode, grid.low, grid.high))
+    new = {str(place): names for place, names in tally.new.items() if place in columns and names}
+    words = json.dumps(new, ensure_ascii=False, separators=(",", ":")).encode() if new else b""
+    sketches = [(place, hashes) for place, hashes in sorted(tally.distinct.items()) if place in columns and hashes.size]
+    marks: list[int] = []
+    for place, hashes in sketches:
+        marks += [place, int(hashes.size)]
+    found, values = outcomes.sparse()
+    whole_values, broken_values, _ = _split(profile.layout, found, values)
+    first, last = _signed(profile.first_us), _signed(profile.last_us)
+    header = np.array(
+        [
+            *(profile.rows, *first, *last, int(profile.labelled)),
+            *(len(columns), stop - start, cells.size, len(inside), len(raw), len(words), len(sketches)),
+            *(found.size, whole_values.size, profile.layout.outcome_cells if found.size else 0),
+        ],
+        np.uint64,
+    )
+    numbers = np.concatenate(
+        (
+            header,
+            tally.whole[columns.start : columns.stop].T.ravel().astype(np.uint64),
+            np.diff(cells, prepend=start).astype(np.uint64),
+            counts.astype(np.uint64),
+            np.array(marks, np.uint64),
+            *(np.diff(hashes, prepend=np.uint64(0)) for _, hashes in sketches),
+            np.diff(found, prepend=0).astype(np.uint64),
+            whole_values.astype(np.uint64),
+        )
+    )
+    moments = tally.broken[columns.start : columns.stop][grid.numeric[columns.start : columns.stop]]
+    doubles = np.ascontiguousarray(moments.T, "<f8").tobytes(), raw, broken_values.astype("<f8").tobytes()
+    payload = b"".join((pack(numbers), *doubles, inside, words))
+    return bytes([FORMAT]) + _compressor().compress(payload)
+
+
+def _compressor() -> zstandard.ZstdCompressor:
+    return zstandard.ZstdCompressor(level=3, write_content_size=True)
+
+
+def _split(
+    layout: Layout, cells: NDArray[np.int64], values: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.bool_]]:
+    """Return the counts and the sums among the values of outcome cells, and which of them are counts."""
+    is_count = np.ones(cells.size, np.bool_)
+    for table in layout.tables.values():
+        if not table.counts:
+            low, high = np.searchsorted(cells, (table.offset, table.offset + table.size)).tolist()
+            is_count[low:high] = False
+    return values[is_count], values[~is_count], is_count
+
+
+@dataclass(slots=True)
+class _Read:
+    """What encoded bytes hold."""
+
+    rows: int
+    first_us: int | None
+    last_us: int | None
+    labelled: bool
+    tally: Tally
+    outcomes: OutcomeCells
+
+
+def _decoded(layout: Layout, data: bytes, columns: range) -> _Read:
+    if not data or data[0] != FORMAT:
+        found = data[0] if data else "nothing"
+        raise ValueError(f"a profile of format {found} cannot be read; this version reads format {FORMAT}")
+    grid = layout.grid
+    payload = np.frombuffer(zstandard.ZstdDecompressor().decompress(data[1:]), np.uint8)
+    header, place = unpack(payload, 0, _HEADER)
+    (rows, has_first, first, has_last, last, labelled, width, size, filled, inside, raw,
+     words, sketched, found_cells, found_counts, outcome_cells) = header.tolist()  # fmt: skip
+    start, stop = int(grid.offsets[columns.start]), int(grid.offsets[columns.stop])
+    if width != len(columns) or size != stop - start or outcome_cells not in (0, layout.outcome_cells):
+        raise ValueError("the profile was made with another layout")
+    whole, place = unpack(payload, place, 4 * width)
+    gaps, place = unpack(payload, place, filled)
+    counts, place = unpack(payload, place, filled)
+    cells = (start + np.cumsum(gaps.astype(np.int64))).astype(np.int32)
+    if filled and not start <= cells[-1] < stop:
+        raise ValueError("the profile was made with another layout")
+    marks, place = unpack(payload, place, 2 * sketched)
+    tally = Tally.empty(layout)
+    for column, hashes in marks.reshape(-1, 2).tolist():
+        steps, place = unpack(payload, place, hashes)
+        tally.distinct[column] = np.cumsum(steps, dtype=np.uint64)
+    steps, place = unpack(payload, place, found_cells)
+    outcome_counts, place = unpack(payload, place, found_counts)
+    numeric = np.flatnonzero(grid.numeric[columns.start : columns.stop]) + columns.start
+
+    def doubles(number: int) -> NDArray[np.float64]:
+        nonlocal place
+        if payload.size - place < 8 * number:
+            raise ValueError("the profile is cut short")
+        values = np.frombuffer(payload, "<f8", number, place).astype(np.float64)
+        place += 8 * number
+        return values
+
+    tally.whole[columns.start : columns.stop] = whole.astype(np.int64).reshape(4, width).T
+    tally.broken[numeric] = doubles(4 * numeric.size).reshape(4, numeric.size).T
+    tally.cells = cells
+    tally.counts = counts.astype(np.int64)
+    open_sums = doubles(raw // 8)
+    outcome_sums = doubles(found_cells - found_counts)
+    ends = grid.mode, grid.low, grid.high
+    tally.sums = restore_sums(cells, tally.counts, ends, payload[place : place + inside], open_sums)
+    place += inside
+    if words:
+        text = payload[place : place + words].tobytes()
+        tally.new = {int(column): names for column, names in json.loads(text).items()}
+    places = np.cumsum(steps.astype(np.int64))
+    values = np.empty(places.size)
+    if places.size:
+        if places[-1] >= layout.outcome_cells:
+            raise ValueError("the profile was made with another layout")
+        _, _, is_count = _split(layout, places, values)
+        if int(is_count.sum()) != found_counts:
+            raise ValueError("the profile was made with another layout")
+        values[is_count], values[~is_count] = outcome_counts, outcome_sums
+    outcomes = OutcomeCells(values, places)
+    return _Read(rows, _unsigned(has_first, first), _unsigned(has_last, last), bool(labelled), tally, outcomes)
+
+
+def _unsigned(there: int, number: int) -> int | None:
+    if not there:
+        return None
+    return number // 2 if number % 2 == 0 else -(number + 1) // 2
