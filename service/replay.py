@@ -504,18 +504,10 @@ def replay(plan: Plan, client: Client, console: Console) -> Done:
     done.rows, done.without_time = known.rows, known.without_time
     inside_label = label if labels is None else None
     prepare(plan, client, source, labels.column if labels else label, features, known, done)
-    replaying = opened(client, base, plan, known)
+    replaying = opened(client, base, opening(plan, known))
     records = Records(source, plan, inside_label, features)
-    with Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[moment]}"),
-        console=console,
-        disable=not console.is_terminal,
-    ) as progress:
-        bar = progress.add_task(plan.model, total=known.rows, moment="")
+    with bar(console) as progress:
+        task = progress.add_task(plan.model, total=known.rows, moment="")
         for part in portions(in_time_order(records.batches(), known), plan.speed):
             post(client, f"{base}/predictions", part, done)
             if labels is not None:
@@ -524,12 +516,25 @@ def replay(plan: Plan, client: Client, console: Console) -> Done:
                 if found.num_rows:
                     post_labels(client, f"{base}/ground-truth", found, done)
             newest = from_microseconds(int(micros(part["timestamp"].chunk(-1)[-1:], "timestamp")[0]))
-            progress.update(bar, advance=part.num_rows, moment=f"{newest:%Y-%m-%d %H:%M}")
-        progress.update(bar, moment="judging what is due")
+            progress.update(task, advance=part.num_rows, moment=f"{newest:%Y-%m-%d %H:%M}")
+        progress.update(task, moment="judging what is due")
         client.finished(client.send("DELETE", f"{base}/replays/{replaying}"))
     done.alerts = len(client.send("GET", "/v1/alerts", params={"model": plan.model}).json()["items"])
     done.seconds = round(time.monotonic() - started, 2)
     return done
+
+
+def bar(console: Console) -> Progress:
+    """Return a progress bar that names the moment reached; silent where nobody watches."""
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[moment]}"),
+        console=console,
+        disable=not console.is_terminal,
+    )
 
 
 def labels_of(plan: Plan, source: Source) -> tuple[Labels | None, str | None]:
@@ -588,11 +593,15 @@ def post_labels(client: Client, path: str, table: pa.Table, done: Done) -> None:
     done.labels_repeated += body["duplicates"]
 
 
-def opened(client: Client, base: str, plan: Plan, known: Extent) -> str:
-    """Open a replay over the file's whole hours, or go on with one that is open; return its id."""
+def opening(plan: Plan, known: Extent) -> dict[str, Any]:
+    """Return the replay of the file's whole hours, as it is asked for."""
     start = EPOCH + (known.first - EPOCH) // HOUR * HOUR
     end = EPOCH + ((known.last - EPOCH) // HOUR + 1) * HOUR
-    body = {"from": format_time(start), "to": format_time(end), "webhooks": list(plan.webhooks)}
+    return {"from": format_time(start), "to": format_time(end), "webhooks": list(plan.webhooks)}
+
+
+def opened(client: Client, base: str, body: dict[str, Any]) -> str:
+    """Open a replay, or go on with one that is open; return its id."""
     answer = client.send("POST", f"{base}/replays", json=body, expect=(409,))
     if answer.status_code == httpx2.codes.CONFLICT:
         for item in client.send("GET", f"{base}/replays").json()["items"]:

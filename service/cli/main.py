@@ -10,6 +10,8 @@ from rich.console import Console
 from service.settings import SettingRefused, Settings, load_settings
 
 if TYPE_CHECKING:
+    from socket import socket
+
     from service.assembly import Assembly
 
 EXIT_CODES = (
@@ -57,6 +59,19 @@ def say(document: dict[str, object], text: str, output: str) -> None:
         raise fail(f"--output is text or json, not {output!r}", 2)
 
 
+def listened(settings: Settings, host: str, port: int) -> tuple[Settings, "socket"]:
+    """Return a bound socket, and the settings with its address as the public one where none was set."""
+    from service.cli import serving
+
+    try:
+        listening = serving.bind(host, port)
+    except serving.PortTaken as error:
+        raise fail(f"{error}; --port chooses another") from None
+    if "public_url" in settings.model_fields_set:
+        return settings, listening
+    return settings.model_copy(update={"public_url": serving.address(listening)}), listening
+
+
 @app.command()
 def serve(
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
@@ -67,14 +82,9 @@ def serve(
     from service.cli import serving
 
     settings = settings_of(data_dir=data)
-    try:
-        listening = serving.bind(host, port)
-    except serving.PortTaken as error:
-        raise fail(str(error)) from None
-    if "public_url" not in settings.model_fields_set:
-        settings = settings.model_copy(update={"public_url": serving.address(listening)})
+    settings, listening = listened(settings, host, port)
 
-    def announce(assembly: "Assembly") -> None:
+    def announce(assembly: "Assembly", _stop: object) -> None:
         out = console(error=True)
         out.print(f"Plumbline answers at {serving.address(listening)}", markup=False)
         if key := serving.first_key(assembly):
@@ -92,16 +102,14 @@ def demo(
     once: Annotated[bool, typer.Option("--once", help="End as soon as the demonstration is filled.")] = False,
 ) -> None:
     """Start a service with a demonstration model: 60 days of real data, a trained model, shifts written down."""
-    from service import demo as demonstration
-    from service.cli import serving
+    from service.cli import demonstration
 
     settings = settings_of(data_dir=data)
-    if data is None and "data_dir" not in settings.model_fields_set:
+    if "data_dir" not in settings.model_fields_set:
         settings = settings.model_copy(update={"data_dir": Path("data/demo")})
+    settings, listening = listened(settings, "127.0.0.1", port)
     try:
-        demonstration.run(settings, port, once=once, out=console())
-    except serving.PortTaken as error:
-        raise fail(f"{error}; --port chooses another") from None
+        demonstration.run(settings, listening, once=once, out=console())
     except demonstration.DemonstrationFailed as error:
         raise fail(str(error)) from None
 

@@ -3,6 +3,7 @@
 import socket
 from collections.abc import Callable
 from contextlib import suppress
+from typing import TextIO
 
 import uvicorn
 from fastapi import FastAPI
@@ -80,11 +81,25 @@ class Server(uvicorn.Server):
             self._announce()
 
 
-def run(settings: Settings, listening: socket.socket, announce: Callable[[Assembly], None]) -> bool:
-    """Serve until a signal ends it, and call `announce` once when it answers; return whether it ever did."""
-    logs.configure(settings.log_level)
+def run(
+    settings: Settings,
+    listening: socket.socket,
+    announce: Callable[[Assembly, Callable[[], None]], None],
+    *,
+    log_level: str | None = None,
+    log_stream: TextIO | None = None,
+) -> bool:
+    """Serve until a signal ends it; return whether it ever answered.
+
+    `announce` is called once when it does, with the parts and a function that ends the serving.
+    """
+    logs.configure(log_level or settings.log_level, log_stream)
     app: FastAPI = create_app(settings)
-    server = Server(configured(app, settings), lambda: announce(app.state.assembly))
+    server = Server(configured(app, settings), lambda: announce(app.state.assembly, stop))
+
+    def stop() -> None:
+        server.should_exit = True
+
     with suppress(KeyboardInterrupt):
         server.run(sockets=[listening])
     return server.started
