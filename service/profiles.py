@@ -602,8 +602,9 @@ def watermark(session: Session, model: ModelRow, clock: Clock, settings: Setting
         )
     )
     if bucket is None:
-        return min(reached, replay.starts_at)
+        start: datetime = replay.starts_at
+        return min(reached, start)
     newest = session.scalar(select(func.max(VersionRow.last_event_at)).where(VersionRow.model_id == model.id))
     begun = bucket_start(int(bucket))
-    seen = newest if isinstance(newest, datetime) and begun <= newest < begun + HOUR else begun
+    seen = newest if newest is not None and begun <= newest < begun + HOUR else begun
     return min(reached, seen - lateness)
