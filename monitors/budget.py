@@ -1,0 +1,242 @@
+"""What becomes a verdict: the alarm budget split by Holm's method over a monitor's results, or fixed thresholds."""
+
+from __future__ import annotations
+
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
+from math import isfinite
+from typing import Any
+
+from monitors.contract import Direction, Parameters, Result, Rule, Verdict
+from monitors.null import CALIBRATING
+
+MOST_ALPHA = 0.05
+"""No window is judged at more than this, however generous the budget."""
+CALIBRATING_SHARE = 0.1
+"""The part of alpha at which a result is judged that has to assume independent rows."""
+
+_UNITS = {
+    "h": timedelta(hours=1),
+    "d": timedelta(days=1),
+    "w": timedelta(weeks=1),
+    "mo": timedelta(days=365.25 / 12),
+    "y": timedelta(days=365.25),
+}
+
+
+class PolicyInvalidError(ValueError):
+    """A policy or budget that cannot be read; the message says what would work."""
+
+
+class Policy(ABC):
+    """How a monitor's results become verdicts."""
+
+    spends: bool = False
+    """Whether the monitor takes a share of the model's alarm budget."""
+
+    @abstractmethod
+    def judge(self, results: Sequence[Result], alpha: float) -> list[Result]:
+        """Return the results in their order with rule, alpha or threshold, and verdict filled.
+
+        Results that carry a rule already (schema, constraint) and those without a value stay as they are.
+        """
+
+    def prepared(self, parameters: Parameters) -> Parameters:
+        """Return the parameters with which the kind must measure for this policy to judge."""
+        return parameters
+
+
+@dataclass(frozen=True, slots=True)
+class BudgetPolicy(Policy):
+    """Judge p-values so that a window's false alarms stay within the monitor's share of the budget.
+
+    Holm's method runs over all deciding results with a p-value; a result is violated when it is rejected *and* its
+    effect reaches the minimum. Results that assume independent rows are judged at a tenth.
+    """
+
+    share: float | None = None
+    spends = True
+
+    def judge(self, results: Sequence[Result], alpha: float) -> list[Result]:
+        """Return the results judged at a family-wise level of ``alpha``, which lies in (0, 1)."""
+        if not 0 < alpha < 1:
+            raise ValueError(f"alpha must lie between 0 and 1, not {alpha}")
+        places = [place for place, result in enumerate(results) if _awaits(result) and result.p_value is not None]
+        parts = [CALIBRATING_SHARE if results[place].note.startswith(CALIBRATING) else 1.0 for place in places]
+        levels = holm(
+            [(results[place].p_value or 0.0) / part for place, part in zip(places, parts, strict=True)], alpha
+        )
+        judged = list(results)
+        for place, part, (level, rejected) in zip(places, parts, levels, strict=True):
+            result = results[place]
+            large = result.effect is None or result.min_effect is None or result.effect >= result.min_effect
+            verdict = Verdict.VIOLATED if rejected and large else Verdict.OK
+            judged[place] = replace(result, rule=Rule.BUDGET, alpha=level * part, verdict=verdict)
+        return [_settled(result) for result in judged]
+
+
+@dataclass(frozen=True, slots=True)
+class ThresholdPolicy(Policy):
+    """Judge values against fixed thresholds, by metric (``psi``) or by metric and feature (``psi:age``)."""
+
+    thresholds: Mapping[str, float] = field(default_factory=dict)
+
+    def judge(self, results: Sequence[Result], alpha: float) -> list[Result]:  # noqa: ARG002 - spends nothing
+        """Return the results with a threshold judged; all others without a verdict are only shown."""
+        return [self._judged(result) for result in results]
+
+    def prepared(self, parameters: Parameters) -> Parameters:
+        """Return the parameters with every metric that has a threshold asked for."""
+        if "also" not in type(parameters).model_fields:
+            return parameters
+        named = list(dict.fromkeys(name.partition(":")[0] for name in self.thresholds))
+        document = parameters.model_dump(by_alias=True)
+        return type(parameters).model_validate(document | {"also": list(dict.fromkeys([*document["also"], *named]))})
+
+    def _judged(self, result: Result) -> Result:
+        if result.value is None or result.rule is not None:
+            return result
+        threshold = self.thresholds.get(f"{result.metric}:{result.subject.feature}", self.thresholds.get(result.metric))
+        if threshold is None:
+            return _shown_only(result)
+        violated = worse(result.value, threshold, result.direction)
+        return replace(
+            result,
+            decides=True,
+            rule=Rule.THRESHOLD,
+            threshold=threshold,
+            verdict=Verdict.VIOLATED if violated else Verdict.OK,
+        )
+
+
+def parse_policy(document: Mapping[str, Any]) -> Policy:
+    """Return the policy of a monitor's ``policy`` member; an empty one is the budget in equal shares.
+
+    Raises PolicyInvalidError, for SageMaker's rules too: they are not available yet.
+    """
+    if not document:
+        return BudgetPolicy()
+    if len(document) != 1:
+        raise PolicyInvalidError(
+            f"a policy is one of budget, threshold or sagemaker, not {', '.join(sorted(document))}"
+        )
+    ((name, body),) = document.items()
+    if name == "sagemaker":
+        raise PolicyInvalidError("SageMaker's rules are not available yet; use a budget or a threshold policy")
+    if name not in ("budget", "threshold"):
+        raise PolicyInvalidError(f"there is no policy {name}; there are budget and threshold")
+    if not isinstance(body, Mapping):
+        raise PolicyInvalidError(f"the policy {name} must be an object")
+    return _budget(body) if name == "budget" else _thresholds(body)
+
+
+def _budget(body: Mapping[str, Any]) -> BudgetPolicy:
+    if unknown := set(body) - {"share"}:
+        raise PolicyInvalidError(f"a budget policy has only a share, not {', '.join(sorted(unknown))}")
+    share = body.get("share")
+    if share is None:
+        return BudgetPolicy()
+    if not _number(share) or not 0 < share <= 1:
+        raise PolicyInvalidError(f"the share of a budget must be above 0 and at most 1, not {share!r}")
+    return BudgetPolicy(float(share))
+
+
+def _thresholds(body: Mapping[str, Any]) -> ThresholdPolicy:
+    if not body:
+        raise PolicyInvalidError('a threshold policy names at least one metric, e.g. {"threshold": {"psi": 0.2}}')
+    for name, value in body.items():
+        if not _number(value):
+            raise PolicyInvalidError(f"the threshold of {name} must be a finite number, not {value!r}")
+    return ThresholdPolicy({str(name): float(value) for name, value in body.items()})
+
+
+def holm(p_values: Sequence[float], alpha: float) -> list[tuple[float, bool]]:
+    """Return for each p-value the level it is compared with and whether it is rejected, by Holm's method.
+
+    The smallest of m is compared with alpha / m, the next with alpha / (m - 1), and so on until one is not rejected;
+    the level of that one stands for all that follow. The chance of any false rejection is at most alpha.
+    """
+    order = sorted(range(len(p_values)), key=lambda place: p_values[place])
+    levels: list[tuple[float, bool]] = [(alpha, False)] * len(p_values)
+    going, level = True, alpha
+    for rank, place in enumerate(order):
+        if going:
+            level = alpha / (len(p_values) - rank)
+            going = p_values[place] <= level
+        levels[place] = (level, going)
+    return levels
+
+
+def worse(value: float, threshold: float, direction: Direction) -> bool:
+    """Whether a value lies on the bad side of a threshold, which itself is still good."""
+    if direction is Direction.HIGHER_IS_WORSE:
+        return value > threshold
+    if direction is Direction.LOWER_IS_WORSE:
+        return value < threshold
+    return abs(value - (1.0 if direction is Direction.DISTANCE_FROM_ONE else 0.0)) > threshold
+
+
+def window_alpha(budget: Mapping[str, Any], window: timedelta, share: float) -> float:
+    """Return the level at which a monitor judges one window: its share of ``min(at_most * window / per, 0.05)``.
+
+    ``window`` is the time between two windows where they overlap. Raises PolicyInvalidError.
+    """
+    per, at_most = duration(budget.get("per", "30d")), budget.get("at_most", 1)
+    if not _number(at_most) or at_most <= 0:
+        raise PolicyInvalidError(f"at_most must be a number above 0, not {at_most!r}")
+    if not 0 < share <= 1:
+        raise PolicyInvalidError(f"a share must be above 0 and at most 1, not {share!r}")
+    if window <= timedelta(0):
+        raise PolicyInvalidError(f"a window must be longer than nothing, not {window}")
+    return min(float(at_most) * (window / per), MOST_ALPHA) * share
+
+
+def duration(text: object) -> timedelta:
+    """Return the length of a text such as ``12h``, ``30d``, ``4w``, ``1mo``, ``1y``; raise PolicyInvalidError."""
+    found = re.fullmatch(r"([1-9]\d{0,5})(h|d|w|mo|y)", text.strip()) if isinstance(text, str) else None
+    if found is None:
+        raise PolicyInvalidError(f"a length of time is written 12h, 30d, 4w, 1mo or 1y, not {text!r}")
+    return int(found[1]) * _UNITS[found[2]]
+
+
+def share_of(name: str, declared: Mapping[str, float | None], versions: int = 1) -> float:
+    """Return the share of the budget that one of a model's monitors spends on each version.
+
+    ``declared`` holds the enabled monitors that judge by budget, with the share each was given or None. Given shares
+    are kept, scaled down where they sum to more than 1; what they leave is split equally among the others, which get
+    at least an equal part of one hundredth of the budget each where nothing is left.
+    """
+    given = {monitor: share for monitor, share in declared.items() if share is not None}
+    silent = len(declared) - len(given)
+    floor = 0.01 * silent
+    total = sum(given.values())
+    room = 1.0 - floor
+    scale = min(1.0, room / total) if total > 0 else 1.0
+    own = given.get(name)
+    share = own * scale if own is not None else (1.0 - total * scale) / max(silent, 1)
+    return share / max(versions, 1)
+
+
+def _awaits(result: Result) -> bool:
+    """Whether a result was measured to be judged and its kind has not judged it."""
+    return (
+        result.value is not None and result.decides and result.rule is None and result.verdict is Verdict.NOT_MEASURED
+    )
+
+
+def _settled(result: Result) -> Result:
+    """Return a result that Holm's method had no say in: ok where nothing happened, else shown without a verdict."""
+    if result.value is None or not result.decides or result.rule is not None:
+        return result
+    return replace(result, rule=Rule.BUDGET) if result.verdict is Verdict.OK else _shown_only(result)
+
+
+def _shown_only(result: Result) -> Result:
+    return replace(result, decides=False, verdict=None) if result.value is not None else result
+
+
+def _number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and isfinite(value)
