@@ -1,0 +1,857 @@
+"""Runs: one window of one monitor measured, judged and recorded, with the alert and the calls that follow from it.
+
+`execute` is a run from start to end: read it first.
+"""
+
+import json
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from hashlib import blake2b
+from typing import Any
+
+import numpy as np
+import structlog
+import zstandard
+from sqlalchemy import func, select, update
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import Session
+
+from monitors import budget, discovery
+from monitors.blocks import Blocks
+from monitors.contract import Arrivals, Comparison, Kind, Result, Subject, Verdict
+from monitors.layout import Layout
+from monitors.profile import Profile, merged
+from service import alerts, baselines, windows
+from service.alerts import Finding
+from service.clock import Clock
+from service.database import EPOCH, Database
+from service.lake import Lake
+from service.lake.lease import is_gone, lease_now, owner_here
+from service.problems import Problem
+from service.profiles import Profiles
+from service.settings import Settings
+from service.tables import (
+    AlertRow,
+    ArrivalRow,
+    BaselineRow,
+    ExclusionRow,
+    ModelRow,
+    ModelStatusRow,
+    MonitorRow,
+    ReplayRow,
+    ResultRow,
+    RunRow,
+    VersionRow,
+)
+from service.windows import Grid
+from service.words import DAY, HOUR, Span, bucket_of, bucket_start, derived_id, format_time, parse_duration
+
+SCALES = (1, 7, 28)
+ENOUGH_BLOCKS = 20
+OWN_WINDOWS = 60
+"""How many of the model's own quiet windows are compared at most."""
+LEASE = timedelta(minutes=10)
+ATTEMPTS = 2
+"""A run that fails so often stays failed."""
+CRASHES = 5
+BLIND_AFTER = 3
+FAILING_AFTER = 2
+RECENT = 30
+MEASURED_SHARE = 0.9
+FINISHED = ("ok", "violations", "partial", "waiting_for_labels", "insufficient_data", "no_data", "failed")
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True)
+class Workshop:
+    """What a run works with."""
+
+    database: Database
+    lake: Lake
+    profiles: Profiles
+    clock: Clock
+    settings: Settings
+    software: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Due:
+    """A window of a monitor and version that is to be run.
+
+    ``data`` is the span that the version's records fill, as far as is known; ``live`` says whether the window was
+    lived through, so that silence in it means something; ``judge`` whether the run may spend the window's one look
+    (a backfill does only where it is asked to alert).
+    """
+
+    model: ModelRow
+    version: VersionRow
+    monitor: MonitorRow
+    window: Span
+    data: Span
+    scheduled_for: datetime | None = None
+    replay: ReplayRow | None = None
+    live: bool = True
+    backfill: bool = False
+    judge: bool = True
+    again: bool = False
+    """Whether a window that has been run already is run again, as a new revision."""
+
+    @property
+    def grid(self) -> Grid:
+        """The windows of the monitor."""
+        return windows.grid_of(self.monitor.schedule, self.monitor.window, self.monitor.offset)
+
+    @property
+    def kind(self) -> Kind:
+        """What the monitor measures; a problem where no such kind is installed."""
+        found = discovery.kinds().get(self.monitor.kind)
+        if found is None:
+            raise KindMissing(f"no installed package has the kind of monitor {self.monitor.kind!r}")
+        return found
+
+
+class KindMissing(Problem):
+    """A monitor's kind is not installed."""
+
+    status, title = 409, "The kind of monitor is not installed"
+
+
+class Unmeasured(Exception):  # noqa: N818 - an outcome, not a mistake
+    """A window says nothing: the status and the reason that the run gets."""
+
+    def __init__(self, status: str, reason: str, *, edge: bool = False) -> None:
+        super().__init__(reason)
+        self.status, self.reason, self.edge = status, reason, edge
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """The right to work on a run; the attempt's number fences what is written."""
+
+    run_id: int
+    attempt: int
+
+
+@dataclass(slots=True)
+class Measured:
+    """What a run found before it is written down."""
+
+    rows: int = 0
+    results: list[Result] = field(default_factory=list)
+    baseline: BaselineRow | None = None
+    layout: int | None = None
+    alpha: float | None = None
+    status: str = ""
+    reason: str = ""
+    edge: bool = False
+    """Whether the window was only too early or too late to count."""
+
+
+# --- a run, start to end ----------------------------------------------------------------------------------------------
+
+
+def execute(workshop: Workshop, due: Due) -> RunRow | None:
+    """Measure one window of one monitor, record what was found, owe what follows; None where another does, or did."""
+    claim = claimed(workshop, due)
+    if claim is None:
+        return None
+    measured = Measured()
+    try:
+        with workshop.database.reading() as session:
+            measure(session, workshop, due, measured)
+    except Unmeasured as outcome:
+        measured.status, measured.reason, measured.edge = outcome.status, outcome.reason, outcome.edge
+    except Problem as problem:
+        measured.status, measured.reason = "failed", problem.detail or problem.title
+    except Exception as error:  # whatever a plug-in raises, the run is recorded as failed
+        log.exception("run failed", monitor=due.monitor.name, model=due.model.name)
+        measured.status, measured.reason = "failed", f"{type(error).__name__}: {error}"[:500]
+    with workshop.database.writing() as session:
+        run = record(session, workshop, due, claim, measured)
+        if run is not None:
+            follow(session, workshop, due, run, measured)
+    return run
+
+
+def measure(session: Session, workshop: Workshop, due: Due, into: Measured) -> None:
+    """Compare the window with the baseline and judge what comes out."""
+    kind = due.kind
+    into.rows = rows_in(session, due, due.window)
+    if not into.rows and not (kind.judges_empty and due.live):
+        raise Unmeasured("no_data", "no record fell into the window")
+    _check_whole(due, into.rows)
+    into.baseline = _baseline(session, due)
+    into.layout = due.version.layout or into.baseline.layout
+    comparison = compared(session, workshop, due, into)
+    policy = budget.parse_policy(due.monitor.policy)
+    found = kind.measure(comparison, policy.prepared(kind.parameters.model_validate(due.monitor.parameters)))
+    into.alpha = alpha_of(session, due)
+    into.results = policy.judge(_noted(found, due, into.baseline), into.alpha)
+    into.rows = comparison.window.rows
+
+
+def record(session: Session, workshop: Workshop, due: Due, claim: Claim, measured: Measured) -> RunRow | None:
+    """Write the run, its results and the model's status, if this attempt is still the one that counts."""
+    run = session.get(RunRow, claim.run_id, with_for_update=True)
+    if run is None or run.attempt != claim.attempt or run.status != "running":
+        return None
+    deciding = [result for result in measured.results if result.decides and result.verdict is not None]
+    counts = {verdict: sum(result.verdict is verdict for result in deciding) for verdict in Verdict}
+    run.ok, run.violated, run.not_measured = (
+        counts[Verdict.OK],
+        counts[Verdict.VIOLATED],
+        counts[Verdict.NOT_MEASURED],
+    )
+    run.status = measured.status or status_of(run)
+    run.reason = measured.reason or _first_reason(run, deciding)
+    run.rows, run.alpha, run.layout = measured.rows, measured.alpha, measured.layout
+    run.baseline_id = measured.baseline.id if measured.baseline else None
+    run.finished_at, run.owner, run.lease_until = workshop.clock.now(), None, None
+    if run.status == "failed" and run.attempt < ATTEMPTS:
+        run.status = "queued"
+        session.flush()
+        return run
+    run.document = encode_results([result_document(result) for result in measured.results])
+    run.judged = due.judge and run.status in ("ok", "violations", "partial") and not _was_judged(session, run)
+    session.execute(
+        update(RunRow)
+        .where(
+            RunRow.monitor_id == run.monitor_id,
+            RunRow.version_id == run.version_id,
+            RunRow.starts_at == run.starts_at,
+            RunRow.ends_at == run.ends_at,
+            RunRow.id != run.id,
+        )
+        .values(current=False)
+    )
+    run.current = True
+    session.add_all(_result_row(run, result) for result in deciding)
+    session.flush()
+    return run
+
+
+def follow(session: Session, workshop: Workshop, due: Due, run: RunRow, measured: Measured) -> None:
+    """Bring the model's status up to date, and the episode where the run was judged."""
+    now = workshop.clock.now()
+    deciding = [result_document(result) for result in measured.results if result.decides and result.verdict is not None]
+    finding = Finding(
+        model=due.model,
+        version=due.version,
+        monitor=due.monitor,
+        run=run,
+        results=deciding,
+        replay=due.replay,
+        baseline=measured.baseline.name if measured.baseline else None,
+    )
+    status = _status(session, due, run, finding, counts=not measured.edge, now=now)
+    if run.judged:
+        alerts.update(session, finding, workshop.settings, now)
+    if run.backfill or run.status == "queued" or status is None:
+        return
+    if not run.replayed:
+        blind = f"has not measured {status.unmeasured} windows in a row: {run.reason}"
+        alerts.watch(
+            session, "blind", finding, blind if status.unmeasured >= BLIND_AFTER else None, workshop.settings, now
+        )
+    failing = f"failed {status.failures} times in a row: {run.reason}"
+    alerts.watch(
+        session, "failing", finding, failing if status.failures >= FAILING_AFTER else None, workshop.settings, now
+    )
+
+
+# --- who runs it ------------------------------------------------------------------------------------------------------
+
+
+def claimed(workshop: Workshop, due: Due) -> Claim | None:
+    """Take the run of a window, new or abandoned; None where it is done or somebody is at it."""
+    try:
+        with workshop.database.writing() as session:
+            return _claimed(session, workshop, due)
+    except IntegrityError:
+        return None  # another scheduler was first
+
+
+def _claimed(session: Session, workshop: Workshop, due: Due) -> Claim | None:
+    now, leased = workshop.clock.now(), lease_now(session, workshop.database)
+    rows = session.scalars(
+        select(RunRow)
+        .where(
+            RunRow.monitor_id == due.monitor.id,
+            RunRow.version_id == due.version.id,
+            RunRow.starts_at == due.window.start,
+            RunRow.ends_at == due.window.end,
+        )
+        .order_by(RunRow.revision.desc())
+        .with_for_update(skip_locked=True)
+    ).all()
+    newest = rows[0] if rows else None
+    if newest is not None and newest.status in ("queued", "running"):
+        held = newest.status == "running" and newest.lease_until is not None and newest.lease_until > leased
+        if held and not is_gone(newest.owner or ""):
+            return None
+        if newest.attempt >= CRASHES:
+            newest.status, newest.reason = "failed", f"the process ended {newest.attempt} times while this ran"
+            newest.owner, newest.lease_until, newest.finished_at = None, None, now
+            return None
+        newest.status, newest.attempt = "running", newest.attempt + 1
+        newest.owner, newest.lease_until, newest.started_at = owner_here(), leased + LEASE, now
+        return Claim(newest.id, newest.attempt)
+    if newest is not None and not due.again and (due.backfill or not newest.backfill):
+        return None
+    revision = newest.revision + 1 if newest is not None else 1
+    monitor, version, window = due.monitor, due.version, due.window
+    run = RunRow(
+        uid=derived_id("run", monitor.uid, version.name, window.start, window.end, revision),
+        model_id=due.model.id,
+        monitor_id=monitor.id,
+        version_id=version.id,
+        starts_at=window.start,
+        ends_at=window.end,
+        revision=revision,
+        current=newest is None,
+        status="running",
+        replayed=due.replay is not None,
+        backfill=due.backfill,
+        scheduled_for=due.scheduled_for or window.end,
+        started_at=now,
+        software=workshop.software,
+        attempt=1,
+        owner=owner_here(),
+        lease_until=leased + LEASE,
+    )
+    session.add(run)
+    session.flush()
+    return Claim(run.id, 1)
+
+
+def empty_stretch(workshop: Workshop, due: Due, count: int) -> RunRow | None:
+    """Store that a span of so many windows holds no record, as one entry that grows while the silence lasts."""
+    now, monitor, version, window = workshop.clock.now(), due.monitor, due.version, due.window
+    try:
+        with workshop.database.writing() as session:
+            last = session.scalar(
+                select(RunRow)
+                .where(
+                    RunRow.monitor_id == monitor.id,
+                    RunRow.version_id == version.id,
+                    RunRow.status == "no_data",
+                    RunRow.current.is_(True),
+                    RunRow.ends_at == window.start,
+                )
+                .with_for_update()
+                .limit(1)
+            )
+            if last is not None:
+                last.ends_at, last.finished_at = window.end, now
+                run = last
+            else:
+                run = RunRow(
+                    uid=derived_id("run", monitor.uid, version.name, window.start, "empty"),
+                    model_id=due.model.id,
+                    monitor_id=monitor.id,
+                    version_id=version.id,
+                    starts_at=window.start,
+                    ends_at=window.end,
+                    revision=1,
+                    status="no_data",
+                    reason="no record fell into this span",
+                    replayed=due.replay is not None,
+                    scheduled_for=window.end,
+                    started_at=now,
+                    finished_at=now,
+                    software=workshop.software,
+                )
+                session.add(run)
+            session.flush()
+            finding = Finding(model=due.model, version=version, monitor=monitor, run=run, results=(), replay=due.replay)
+            status = _status(session, due, run, finding, counts=due.live, now=now, windows_=count)
+            if due.live and status is not None and status.unmeasured >= BLIND_AFTER:
+                reason = f"has not measured {status.unmeasured} windows in a row: no records came"
+                alerts.watch(session, "blind", finding, reason, workshop.settings, now)
+            return run
+    except IntegrityError:
+        return None  # another scheduler was first
+
+
+# --- what is compared -------------------------------------------------------------------------------------------------
+
+
+def compared(session: Session, workshop: Workshop, due: Due, known: Measured) -> Comparison:
+    """Return all that the monitor may look at."""
+    baseline, layout_number = known.baseline, known.layout
+    if baseline is None or layout_number is None:
+        raise Unmeasured("insufficient_data", "the version has no baseline to compare with")
+    layout = workshop.profiles.layout(session, due.version.id, layout_number)
+    own = profile_of(session, workshop, due, layout, [due.window])
+    kind = due.kind
+    blocks: dict[int, Blocks] = {}
+    why = ""
+    scales = {1: own}
+    for scale in SCALES:
+        stream, reason = _blocks(session, workshop, due, baseline, layout, scale)
+        if stream is not None and len(stream) >= ENOUGH_BLOCKS:
+            blocks[scale] = stream
+        elif scale == 1:
+            why = reason
+        if scale > 1 and scale in blocks and not kind.judges_empty:
+            spans = earlier_windows(session, due, baseline, scale)
+            if spans is None:
+                del blocks[scale]
+            else:
+                scales[scale] = profile_of(session, workshop, due, layout, spans)
+    return Comparison(
+        columns=baselines.columns(session, due.version),
+        baseline=_baseline_profile(session, workshop, due, baseline, layout),
+        scales=scales,
+        blocks={scale: stream for scale, stream in blocks.items() if scale in scales},
+        blocks_reason=why,
+        arrivals=arrivals_of(session, due),
+        starts_at=due.window.start,
+        ends_at=due.window.end,
+        generator=generators(due),
+    )
+
+
+def generators(due: Due) -> Callable[[str, Subject], np.random.Generator]:
+    """Return what makes the generator of a metric and subject: the same for every attempt and revision."""
+
+    def generator(metric: str, subject: Subject) -> np.random.Generator:
+        parts = (due.monitor.uid, due.version.name, due.window.start, due.window.end, metric, subject)
+        digest = blake2b("\x1f".join(map(str, parts)).encode(), digest_size=16).digest()
+        return np.random.default_rng(int.from_bytes(digest, "little"))
+
+    return generator
+
+
+def profile_of(session: Session, workshop: Workshop, due: Due, layout: Layout, spans: Sequence[Span]) -> Profile:
+    """Return the merged profile of some windows, neighbours read as one span."""
+    labels = due.kind.needs_labels
+    parts = [
+        workshop.profiles.window(session, due.version, layout.number, span, labels=labels) for span in joined(spans)
+    ]
+    return parts[0] if len(parts) == 1 else merged(layout, parts)
+
+
+def joined(spans: Sequence[Span]) -> list[Span]:
+    """Return spans with neighbours put together, in order of time."""
+    found: list[Span] = []
+    for span in sorted(spans):
+        if found and found[-1].end >= span.start:
+            found[-1] = Span(found[-1].start, max(found[-1].end, span.end))
+        else:
+            found.append(span)
+    return found
+
+
+def earlier_windows(session: Session, due: Due, baseline: BaselineRow, scale: int) -> list[Span] | None:
+    """Return the last so many windows, this one included, without those left out; None where they reach back too far.
+
+    They reach no further back than the version's data, the end of its last episode and the moment the baseline came
+    into force; at least half of them must be left.
+    """
+    ended = alerts.episodes(session, due.version.id)
+    floor = max([due.data.start, baseline.active_from or EPOCH, *(span.end for span in ended)])
+    spans = [due.window]
+    for _ in range(scale - 1):
+        spans.append(due.grid.ending(spans[-1].start))
+    if spans[-1].start < floor:
+        return None
+    left_out = [*ended, *exclusions(session, due.model.id)]
+    kept = [span for span in spans if not any(_meets(span, gap) for gap in left_out)]
+    return kept if 2 * len(kept) > scale and due.window in kept else None
+
+
+def exclusions(session: Session, model_id: int) -> list[Span]:
+    """Return the spans that a user leaves out."""
+    rows = session.scalars(select(ExclusionRow).where(ExclusionRow.model_id == model_id))
+    return [Span(row.starts_at, row.ends_at) for row in rows]
+
+
+def _meets(one: Span, other: Span) -> bool:
+    return one.start < other.end and other.start < one.end
+
+
+def _blocks(
+    session: Session, workshop: Workshop, due: Due, baseline: BaselineRow, layout: Layout, scale: int
+) -> tuple[Blocks | None, str]:
+    """Return the blocks of a scale's length of the quiet stream: the ordered baseline, else the model's own windows."""
+    hours = scale * (windows.LENGTHS[due.monitor.window] // HOUR)
+    if due.monitor.baseline == "rolling":
+        stream, why = None, "a rolling baseline is not cut into blocks"
+    else:
+        stream, why = baselines.blocks(session, workshop.lake, baseline, layout, hours)
+    if scale > 1 or stream is not None:
+        return stream, why
+    quiet = own_quiet_windows(session, due)
+    if len(quiet) >= ENOUGH_BLOCKS:
+        return Blocks.from_profiles([profile_of(session, workshop, due, layout, [span]) for span in quiet]), ""
+    return None, f"{why}; {len(quiet)} of {ENOUGH_BLOCKS} quiet windows of production are known"
+
+
+def own_quiet_windows(session: Session, due: Due) -> list[Span]:
+    """Return the monitor's newest quiet windows before this one, oldest first, outside episodes and exclusions."""
+    rows = session.scalars(
+        select(RunRow)
+        .where(
+            RunRow.monitor_id == due.monitor.id,
+            RunRow.version_id == due.version.id,
+            RunRow.current.is_(True),
+            RunRow.status.in_(("ok", "partial")),
+            RunRow.ends_at <= due.window.start,
+        )
+        .order_by(RunRow.ends_at.desc())
+        .limit(2 * OWN_WINDOWS)
+    )
+    episodes = session.scalars(
+        select(AlertRow).where(AlertRow.version_id == due.version.id, AlertRow.kind == "episode")
+    )
+    left_out = [
+        Span(row.starts_at, row.last_violated_at if row.state == "resolved" else due.window.end) for row in episodes
+    ]
+    left_out += exclusions(session, due.model.id)
+    spans = [Span(row.starts_at, row.ends_at) for row in rows]
+    return [span for span in spans if not any(_meets(span, gap) for gap in left_out)][:OWN_WINDOWS][::-1]
+
+
+def _baseline(session: Session, due: Due) -> BaselineRow:
+    """Return what the window is compared with."""
+    if due.monitor.baseline in ("active", "rolling"):
+        found = baselines.active(session, due.version, due.window.start)
+    else:
+        found = session.scalar(
+            select(BaselineRow).where(
+                BaselineRow.model_id == due.model.id,
+                BaselineRow.name == due.monitor.baseline,
+                BaselineRow.state == "ready",
+            )
+        )
+    if found is None:
+        raise Unmeasured("insufficient_data", "the version has no baseline to compare with")
+    return found
+
+
+def _baseline_profile(session: Session, workshop: Workshop, due: Due, baseline: BaselineRow, layout: Layout) -> Profile:
+    if due.monitor.baseline != "rolling":
+        return baselines.profile(session, workshop.lake, baseline, layout)
+    left_out = [*alerts.episodes(session, due.version.id), *exclusions(session, due.model.id)]
+    spans = [due.grid.ending(due.window.start)]
+    for _ in range(max(SCALES) - 1):
+        spans.append(due.grid.ending(spans[-1].start))
+    kept = [span for span in spans if span.start >= due.data.start and not any(_meets(span, gap) for gap in left_out)]
+    if not kept:
+        raise Unmeasured("insufficient_data", "no earlier window is left to compare with")
+    return profile_of(session, workshop, due, layout, kept)
+
+
+def _check_whole(due: Due, rows: int) -> None:
+    """Refuse the first and last calendar window where part of it lies outside the data."""
+    share = windows.coverage(due.window, due.data)
+    if rows and share < 1.0:
+        data = f"{format_time(due.data.start)} to {format_time(due.data.end)}"
+        reason = f"only {math.floor(100 * share)} % of the window lies inside the data ({data})"
+        raise Unmeasured("insufficient_data", reason, edge=True)
+
+
+def _noted(results: Sequence[Result], due: Due, baseline: BaselineRow) -> list[Result]:
+    """Say in each result where the baseline is another version's."""
+    if baseline.version_id == due.version.id:
+        return list(results)
+    told = f"compared with the baseline {baseline.name} of another version"
+    return [replace(result, note=f"{result.note}; {told}" if result.note else told) for result in results]
+
+
+# --- how much came ----------------------------------------------------------------------------------------------------
+
+
+def rows_in(session: Session, due: Due, span: Span) -> int:
+    """Return how many predictions of the version fell into a span."""
+    return int(
+        session.scalar(
+            select(func.coalesce(func.sum(ArrivalRow.accepted), 0)).where(
+                *_arrivals(due, span), ArrivalRow.version_id == due.version.id
+            )
+        )
+        or 0
+    )
+
+
+def _arrivals(due: Due, span: Span) -> tuple[Any, ...]:
+    return (
+        ArrivalRow.model_id == due.model.id,
+        ArrivalRow.kind == "predictions",
+        ArrivalRow.bucket.between(span.hours.start, span.hours.stop - 1),
+    )
+
+
+def arrivals_of(session: Session, due: Due) -> Arrivals:
+    """Return how much came in the window, and in the same hours of the four weeks before (or the windows before)."""
+    window = due.window
+    counts = session.execute(
+        select(
+            func.coalesce(func.sum(ArrivalRow.accepted), 0),
+            func.coalesce(func.sum(ArrivalRow.late), 0),
+            func.coalesce(func.sum(ArrivalRow.duplicates), 0),
+            func.coalesce(func.sum(ArrivalRow.conflicts), 0),
+        ).where(*_arrivals(due, window), ArrivalRow.version_id == due.version.id)
+    ).one()
+    rejected = session.scalar(select(func.coalesce(func.sum(ArrivalRow.rejected), 0)).where(*_arrivals(due, window)))
+    history = []
+    for span in _same_hours_before(window, due.grid):
+        if span.start < due.data.start:
+            break
+        history.append(rows_in(session, due, span))
+    silence, gap = _silence(session, due)
+    return Arrivals(
+        rows=int(counts[0]),
+        history=tuple(history),
+        silence_hours=silence,
+        usual_gap_hours=gap,
+        rejected=int(rejected or 0),
+        late=int(counts[1]),
+        duplicates=int(counts[2]),
+        conflicts=int(counts[3]),
+        judged=due.live and due.replay is None,
+    )
+
+
+def _same_hours_before(window: Span, grid: Grid) -> Iterator[Span]:
+    """Yield the same hours one to four weeks before, or the windows before where one is longer than a week."""
+    earlier = window
+    for week in range(1, 5):
+        if window.length <= 7 * DAY:
+            yield Span(window.start - week * 7 * DAY, window.end - week * 7 * DAY)
+        else:
+            earlier = grid.ending(earlier.start)
+            yield earlier
+
+
+def _silence(session: Session, due: Due) -> tuple[float | None, float | None]:
+    """Return the hours from the last record to the window's end, and the longest such gap of four weeks before it."""
+    start, end = bucket_of(due.window.start - 28 * DAY), bucket_of(due.window.end - timedelta(microseconds=1))
+    filled = session.scalars(
+        select(ArrivalRow.bucket)
+        .where(
+            ArrivalRow.version_id == due.version.id,
+            ArrivalRow.kind == "predictions",
+            ArrivalRow.accepted > 0,
+            ArrivalRow.bucket.between(start, end),
+        )
+        .order_by(ArrivalRow.bucket)
+    ).all()
+    last = filled[-1] if filled else None
+    if last is None:
+        last = session.scalar(
+            select(func.max(ArrivalRow.bucket)).where(
+                ArrivalRow.version_id == due.version.id,
+                ArrivalRow.kind == "predictions",
+                ArrivalRow.accepted > 0,
+                ArrivalRow.bucket < start,
+            )
+        )
+    silence = None if last is None else max(0.0, (due.window.end - bucket_start(last + 1)) / HOUR)
+    before = np.array([bucket for bucket in filled if bucket < bucket_of(due.window.start)], dtype=np.int64)
+    return silence, float(np.diff(before).max()) if before.size > 1 else None
+
+
+# --- the budget -------------------------------------------------------------------------------------------------------
+
+
+def alpha_of(session: Session, due: Due) -> float:
+    """Return the share of the model's alarm budget that this window may spend."""
+    spent = min(due.grid.spent, due.window.length)
+    rows = session.scalars(select(MonitorRow).where(MonitorRow.model_id == due.model.id, MonitorRow.enabled.is_(True)))
+    declared = {row.name: given_share(row) for row in [due.monitor, *rows] if budget.parse_policy(row.policy).spends}
+    share = budget.share_of(due.monitor.name, declared, _versions(session, due))
+    return budget.window_alpha(due.model.alarm_budget, spent, share)
+
+
+def given_share(monitor: MonitorRow) -> float | None:
+    """Return the share of the budget that a monitor was given; none where it takes an equal part."""
+    share = (monitor.policy.get("budget") or {}).get("share") if monitor.policy else None
+    return None if share is None else float(share)
+
+
+def _versions(session: Session, due: Due) -> int:
+    """Return how many versions are judged: those that still get records, and this one."""
+    others = session.scalar(
+        select(func.count())
+        .select_from(VersionRow)
+        .where(
+            VersionRow.model_id == due.model.id,
+            VersionRow.id != due.version.id,
+            VersionRow.retired_at.is_(None),
+            VersionRow.last_event_at >= due.window.start,
+            VersionRow.first_event_at < due.window.end,
+        )
+    )
+    return 1 + int(others or 0)
+
+
+# --- what is written --------------------------------------------------------------------------------------------------
+
+
+def result_document(result: Result) -> dict[str, Any]:
+    """Return a result as the interface shows it; what it does not have is left out."""
+    subject = result.subject
+    shown: dict[str, Any] = {
+        "metric": result.metric,
+        "feature": subject.feature,
+        "slice": subject.slice,
+        "attribute": subject.attribute,
+        "group": subject.group,
+        "reference_group": subject.reference_group,
+        "class": subject.class_,
+        "scale": subject.scale,
+        "value": result.value,
+        "interval": list(result.interval) if result.interval is not None else None,
+        "baseline_value": result.baseline_value,
+        "effect": result.effect,
+        "min_effect": result.min_effect,
+        "p_value": result.p_value,
+        "alpha": result.alpha,
+        "threshold": result.threshold,
+        "rule": result.rule.value if result.rule else None,
+        "direction": result.direction.value,
+        "verdict": result.verdict.value if result.verdict else None,
+        "decides": result.decides,
+        "reason": result.reason or None,
+        "estimated": result.estimated or None,
+        "n_window": result.n_window,
+        "n_baseline": result.n_baseline,
+        "unit": result.unit or None,
+        "note": result.note or None,
+        "by": result.by or None,
+    }
+    return {name: value for name, value in shown.items() if value is not None}
+
+
+def encode_results(documents: Sequence[dict[str, Any]]) -> bytes:
+    """Return results as they are stored."""
+    text = json.dumps(documents, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    return zstandard.compress(text.encode())
+
+
+def decode_results(stored: bytes | None) -> list[dict[str, Any]]:
+    """Return the results of a run."""
+    return [] if stored is None else list(json.loads(zstandard.decompress(stored)))
+
+
+def status_of(run: RunRow) -> str:
+    """Return how a run stands by its counts: never ok where under nine tenths were measured."""
+    measured = run.ok + run.violated
+    if run.violated:
+        return "violations"
+    if not measured:
+        return "insufficient_data"
+    return "ok" if measured >= MEASURED_SHARE * (measured + run.not_measured) else "partial"
+
+
+def _first_reason(run: RunRow, results: Sequence[Result]) -> str:
+    """Return why a run is not ok, in words."""
+    if run.status == "violations":
+        documents = [result_document(result) for result in results if result.verdict is Verdict.VIOLATED]
+        worst = max(documents, key=alerts.badness)
+        return f"{alerts.label(worst)}: {worst['metric']} {worst.get('value', 0.0):.3g}"
+    if run.status in ("partial", "insufficient_data"):
+        reasons = [result.reason for result in results if result.verdict is Verdict.NOT_MEASURED and result.reason]
+        return max(set(reasons), key=reasons.count) if reasons else "nothing was measured"
+    return ""
+
+
+def _result_row(run: RunRow, result: Result) -> ResultRow:
+    subject = result.subject
+    return ResultRow(
+        run_id=run.id,
+        model_id=run.model_id,
+        ends_at=run.ends_at,
+        metric=result.metric,
+        feature=subject.feature,
+        slice=subject.slice,
+        attribute=subject.attribute,
+        group=subject.group,
+        class_=subject.class_,
+        scale=subject.scale,
+        value=result.value,
+        effect=result.effect,
+        p_value=result.p_value,
+        threshold=result.threshold,
+        verdict=(result.verdict or Verdict.NOT_MEASURED).value,
+    )
+
+
+def _was_judged(session: Session, run: RunRow) -> bool:
+    """Return whether the window's one look is spent."""
+    spent = session.scalar(
+        select(RunRow.id)
+        .where(
+            RunRow.monitor_id == run.monitor_id,
+            RunRow.version_id == run.version_id,
+            RunRow.starts_at == run.starts_at,
+            RunRow.ends_at == run.ends_at,
+            RunRow.id != run.id,
+            RunRow.judged.is_(True),
+        )
+        .limit(1)
+    )
+    return spent is not None
+
+
+def _status(
+    session: Session, due: Due, run: RunRow, finding: Finding, *, counts: bool, now: datetime, windows_: int = 1
+) -> ModelStatusRow | None:
+    """Write how the monitor stands after its newest window; an older window changes nothing."""
+    row = session.scalar(
+        select(ModelStatusRow).where(
+            ModelStatusRow.monitor_id == due.monitor.id, ModelStatusRow.version_id == due.version.id
+        )
+    )
+    if row is None:
+        row = ModelStatusRow(
+            model_id=due.model.id,
+            version_id=due.version.id,
+            monitor_id=due.monitor.id,
+            recent=[],
+            unmeasured=0,
+            failures=0,
+            ends_at=run.ends_at,
+        )
+        session.add(row)
+    elif run.ends_at < row.ends_at:
+        return None
+    if run.status == "queued":
+        row.failures += 1
+        return row
+    violated = finding.violated
+    worst = (
+        round(alerts.badness(violated[0] if violated else max(finding.results, key=alerts.badness)), 4)
+        if (finding.results)
+        else None
+    )
+    line = [format_time(run.ends_at), run.status, run.rows, worst]
+    recent = [entry for entry in row.recent if entry[0] != line[0]]
+    if recent and run.status == "no_data" and recent[-1][1] == "no_data":
+        recent = recent[:-1]
+    row.kind, row.status, row.reason, row.run_uid = due.monitor.kind, run.status, run.reason, run.uid
+    row.ends_at, row.rows, row.updated_at = run.ends_at, run.rows, now
+    row.ok, row.violated, row.not_measured = run.ok, run.violated, run.not_measured
+    row.recent = [*recent, line][-RECENT:]
+    if run.status in ("insufficient_data", "no_data"):
+        row.unmeasured += windows_ if counts else 0
+    elif run.status != "failed":
+        row.unmeasured = 0
+    row.failures = row.failures + 1 if run.status == "failed" else 0
+    session.flush()
+    return row
+
+
+def lateness(settings: Settings) -> timedelta:
+    """Return how long a bucket still waits for records after its end."""
+    return timedelta(seconds=settings.lateness_seconds)
+
+
+def label_delay(monitor: MonitorRow) -> timedelta:
+    """Return how long a monitor that needs labels waits for them."""
+    return parse_duration(str((monitor.labels or {}).get("delay", "0s")))
