@@ -35,11 +35,12 @@ def _born(process: int) -> str | None:
         return None
 
 
-def _me() -> str:
+def owner_here() -> str:
+    """Return the name of this process, by which others can tell whether it still lives."""
     return f"{socket.gethostname()[:64]} {_boot()} {os.getpid()} {_born(os.getpid()) or '?'}"
 
 
-def _gone(owner: str) -> bool:
+def is_gone(owner: str) -> bool:
     """Return whether the owner was a process of this host that has ended."""
     parts = owner.split(" ")
     if len(parts) != 4 or parts[0] != socket.gethostname()[:64] or parts[3] == "?":
@@ -72,7 +73,7 @@ class Lease:
         with database.writing() as session:
             self.check(session)
             row = session.get_one(LeaseRow, self.name)
-            row.until = _now(session, database) + timedelta(seconds=seconds)
+            row.until = lease_now(session, database) + timedelta(seconds=seconds)
 
     def release(self, database: Database) -> None:
         """Let the next one have it."""
@@ -82,7 +83,7 @@ class Lease:
                 row.owner, row.until = "", EPOCH
 
 
-def _now(session: Session, database: Database) -> datetime:
+def lease_now(session: Session, database: Database) -> datetime:
     """Return the time leases expire by: the database's on PostgreSQL; on SQLite, one host, the time since boot."""
     if database.is_sqlite:
         return EPOCH + timedelta(seconds=time.clock_gettime(time.CLOCK_BOOTTIME))
@@ -99,14 +100,14 @@ def take(database: Database, name: str, seconds: float = SECONDS) -> Lease | Non
 
 
 def _take(database: Database, name: str, seconds: float) -> Lease | None:
-    owner = _me()
+    owner = owner_here()
     with database.writing() as session:
         row = session.get(LeaseRow, name, with_for_update=True)
-        now = _now(session, database)
+        now = lease_now(session, database)
         if row is None:
             row = LeaseRow(name=name, owner="", token=0, until=EPOCH)
             session.add(row)
-        elif row.owner and row.until > now and not _gone(row.owner):
+        elif row.owner and row.until > now and not is_gone(row.owner):
             return None
         row.owner, row.token, row.until = owner, row.token + 1, now + timedelta(seconds=seconds)
         return Lease(name, owner, row.token)

@@ -1,0 +1,589 @@
+"""The scheduler: looks every few seconds for what is due and runs it, in order of time, whoever else looks too."""
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+import numpy as np
+import structlog
+from apscheduler.schedulers.background import BackgroundScheduler
+from sqlalchemy import BigInteger, ColumnElement, and_, delete, func, or_, select, type_coerce
+from sqlalchemy.orm import Session, aliased
+
+from monitors import discovery
+from service import alerts, baselines, profiles, runs, windows
+from service.assembly import Assembly
+from service.lake.lease import is_gone, lease_now
+from service.problems import Conflict, NotFound, Problem
+from service.runs import Due, Workshop
+from service.tables import AlertRow, ArrivalRow, ModelRow, MonitorRow, ReplayRow, RunRow, VersionRow
+from service.words import HOUR, Span, bucket_of, bucket_start, derived_id
+
+RUNS_PER_TICK = 100
+"""Of one model, so that catching up on one leaves room for the others."""
+REVISE_AFTER = timedelta(minutes=15)
+REVISIONS = 30
+CLOSING_SECONDS = 900.0
+HOUR_MICROSECONDS = 3_600_000_000
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True)
+class Stretch:
+    """So many windows without any record, to be stored as one entry."""
+
+    due: Due
+    count: int
+
+
+Work = Due | Stretch
+
+
+@dataclass(frozen=True)
+class Watch:
+    """One monitor over one version, and what is known about the version's records."""
+
+    model: ModelRow
+    version: VersionRow
+    monitor: MonitorRow
+    replay: ReplayRow | None
+    data: Span
+    live_from: datetime | None
+    """From when on silence says something; none while only history is known."""
+    until: datetime
+    """No window ends later."""
+
+    @property
+    def start(self) -> datetime:
+        """Where its windows begin; replayed history is watched from the replay's start."""
+        start = self.monitor.starts_at or self.monitor.created_at
+        return start if self.replay is None else min(start, self.replay.starts_at)
+
+    def due(self, window: Span) -> Due:
+        """Return a window of it that is to be run."""
+        live = self.live_from is not None and window.start >= self.live_from
+        is_active = self.model.active_version_id in (None, self.version.id)
+        return Due(
+            model=self.model,
+            version=self.version,
+            monitor=self.monitor,
+            window=window,
+            data=self.data,
+            replay=self.replay,
+            live=live and is_active and self.replay is None,
+        )
+
+
+class Scheduler:
+    """Wakes up, seals, runs and sends; what is due is read from the database, so nothing is lost while it sleeps."""
+
+    def __init__(self, assembly: Assembly) -> None:
+        self._assembly = assembly
+        self._workshop = Workshop(
+            database=assembly.database,
+            lake=assembly.lake,
+            profiles=assembly.profiles,
+            clock=assembly.clock,
+            settings=assembly.settings,
+            software=assembly.software,
+        )
+        self._jobs: BackgroundScheduler | None = None
+        self._locks: dict[int, threading.Lock] = {}
+        self._guard = threading.Lock()
+
+    # --- waking up ----------------------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Begin to wake up, for the roles that this process has."""
+        settings = self._assembly.settings
+        self._jobs = BackgroundScheduler(timezone="UTC", daemon=True)
+        every: list[tuple[str, Callable[[], object], float]] = [
+            ("sealer", self._seal, min(settings.tick_seconds, 1.0)),
+            ("scheduler", self._run, settings.tick_seconds),
+            ("sender", self._send, min(settings.tick_seconds, 1.0)),
+        ]
+        for role, work, seconds in every:
+            if role in settings.roles:
+                self._jobs.add_job(
+                    self._guarded,
+                    "interval",
+                    args=(role, work),
+                    seconds=seconds,
+                    id=role,
+                    coalesce=True,
+                    max_instances=1,
+                    misfire_grace_time=None,
+                )
+        self._jobs.start()
+
+    def stop(self) -> None:
+        """Let what is being done finish, and wake up no more."""
+        if self._jobs is not None:
+            self._jobs.shutdown(wait=True)
+            self._jobs = None
+        self._assembly.sender.close()
+
+    def tick(self) -> int:
+        """Do all that is due now, once, and return how many windows were run or stored as empty."""
+        self._seal()
+        done = self._run()
+        self._assembly.sender.send_all_due()
+        return done
+
+    def _guarded(self, role: str, work: Callable[[], object]) -> None:
+        try:
+            work()
+        except Exception:  # the next tick tries again; a thread that dies would do nothing at all
+            log.exception("tick failed", role=role)
+
+    def _seal(self) -> None:
+        self._assembly.sealer.seal_due()
+        self._assembly.profiles.refresh(seconds=1.0)
+
+    def _send(self) -> None:
+        self._assembly.sender.send_due(wait=False)
+
+    def _run(self) -> int:
+        with self._assembly.database.reading() as session:
+            models = session.scalars(
+                select(ModelRow.id)
+                .where(ModelRow.archived_at.is_(None))
+                .where(select(MonitorRow.id).where(MonitorRow.model_id == ModelRow.id).exists())
+                .order_by(ModelRow.id)
+            ).all()
+        done = 0
+        for model_id in models:
+            try:
+                done += self.run_model(model_id)
+            except Exception:  # one model's trouble is not the others'
+                log.exception("model's windows could not be run", model=model_id)
+        self._remind()
+        return done
+
+    def _remind(self) -> None:
+        with self._assembly.database.reading() as session:
+            if session.scalar(select(AlertRow.id).where(AlertRow.state.in_(alerts.OPEN)).limit(1)) is None:
+                return
+        with self._assembly.database.writing() as session:
+            now, settings = self._assembly.clock.now(), self._assembly.settings
+            alerts.settle(session, settings, now)
+            alerts.repeat(session, settings, now)
+
+    # --- one model ----------------------------------------------------------------------------------------------------
+
+    def run_model(self, model_id: int, until: datetime | None = None, limit: int = RUNS_PER_TICK) -> int:
+        """Run what is due of a model, earliest first, and return how much; `until` takes the watermark's place."""
+        with self._alone(model_id):
+            return self._run_model(model_id, until, limit)
+
+    def _run_model(self, model_id: int, until: datetime | None, limit: int) -> int:
+        mark = until if until is not None else self._watermark(model_id)
+        with self._assembly.database.reading() as session:
+            waiting = self._unfinished(session, model_id) or any(
+                work is not None for work in self._next_of_each(session, model_id, mark).values()
+            )
+        if not waiting:
+            return self._revise(model_id)
+        self._assembly.sealer.seal(model_id)
+        self._adopt_layouts(model_id)
+        self._reopen(model_id)
+        done = 0
+        with self._assembly.database.reading() as session:
+            unfinished = self._unfinished(session, model_id)
+        for due in unfinished[:limit]:
+            done += runs.execute(self._workshop, due) is not None
+        with self._assembly.database.reading() as session:
+            following = self._next_of_each(session, model_id, mark)
+        while done < limit:
+            ready = {key: work for key, work in following.items() if work is not None}
+            if not ready:
+                break
+            key = min(ready, key=lambda key: (_due(ready[key]).window.end, key))
+            if not self._do(ready[key]):
+                following[key] = None  # somebody else is at it, or it will be tried again at the next tick
+                continue
+            done += 1
+            with self._assembly.database.reading() as session:
+                following[key] = self._next(session, model_id, *key, mark)
+        return done
+
+    def _do(self, work: Work) -> bool:
+        """Run a window or store a stretch; return whether it is done for good."""
+        if isinstance(work, Stretch):
+            return runs.empty_stretch(self._workshop, work.due, work.count) is not None
+        run = runs.execute(self._workshop, work)
+        return run is not None and run.status != "queued"
+
+    def _watermark(self, model_id: int) -> datetime:
+        with self._assembly.database.reading() as session:
+            model = session.get_one(ModelRow, model_id)
+            return profiles.watermark(session, model, self._assembly.clock, self._assembly.settings)
+
+    def _adopt_layouts(self, model_id: int) -> None:
+        """Give versions that nobody gave a baseline the layout of the one they borrow."""
+        bare = select(VersionRow.id).where(VersionRow.model_id == model_id, VersionRow.layout.is_(None))
+        with self._assembly.database.reading() as session:
+            if session.scalar(bare.limit(1)) is None:
+                return
+        with self._assembly.database.writing() as session:
+            for version_id in session.scalars(bare).all():
+                version = session.get_one(VersionRow, version_id)
+                baselines.adopt_layout(session, version, self._assembly.clock.now())
+
+    # --- what is due --------------------------------------------------------------------------------------------------
+
+    def _next_of_each(self, session: Session, model_id: int, mark: datetime) -> dict[tuple[int, int], Work | None]:
+        """Return the next window of each monitor and version of a model."""
+        return {
+            (watch.monitor.id, watch.version.id): self._next_of(session, watch)
+            for watch in self._watches(session, model_id, mark)
+        }
+
+    def _next(self, session: Session, model_id: int, monitor_id: int, version_id: int, mark: datetime) -> Work | None:
+        for watch in self._watches(session, model_id, mark, monitor_id, version_id):
+            return self._next_of(session, watch)
+        return None
+
+    def _watches(
+        self,
+        session: Session,
+        model_id: int,
+        mark: datetime,
+        monitor_id: int | None = None,
+        version_id: int | None = None,
+    ) -> Iterator[Watch]:
+        model = session.get_one(ModelRow, model_id)
+        replay = session.scalar(
+            select(ReplayRow).where(ReplayRow.model_id == model_id).order_by(ReplayRow.id.desc()).limit(1)
+        )
+        monitors = select(MonitorRow).where(MonitorRow.model_id == model_id, MonitorRow.enabled.is_(True))
+        versions = select(VersionRow).where(VersionRow.model_id == model_id, VersionRow.first_event_at.is_not(None))
+        if monitor_id is not None:
+            monitors = monitors.where(MonitorRow.id == monitor_id)
+        if version_id is not None:
+            versions = versions.where(VersionRow.id == version_id)
+        for version in session.scalars(versions).all():
+            for monitor in session.scalars(monitors).all():
+                if isinstance(monitor.versions, list) and version.name not in monitor.versions:
+                    continue
+                yield self._watch(session, model, version, monitor, replay, mark)
+
+    def _watch(
+        self,
+        session: Session,
+        model: ModelRow,
+        version: VersionRow,
+        monitor: MonitorRow,
+        replay: ReplayRow | None,
+        mark: datetime,
+    ) -> Watch:
+        is_open = replay is not None and replay.closed_at is None
+        data, until = _data(session, version), mark
+        live_from: datetime | None = monitor.created_at
+        if replay is not None:
+            live_from = _first_after(session, version, replay.ends_at)
+            if live_from is None and not is_open:
+                until = min(until, replay.ends_at)  # history has ended, and nothing has come since
+        if not is_open and live_from is not None:
+            data = Span(data.start, max(data.end, mark))
+        if version.retired_at is not None:
+            until = min(until, version.retired_at)
+        return Watch(model, version, monitor, replay if is_open else None, data, live_from, until)
+
+    def _next_of(self, session: Session, watch: Watch) -> Work | None:
+        """Return the next window of a monitor and version; none where one is being run, or nothing is due."""
+        version, monitor = watch.version, watch.monitor
+        own = (RunRow.monitor_id == monitor.id, RunRow.version_id == version.id)
+        if session.scalar(select(RunRow.id).where(*own, RunRow.status.in_(("queued", "running"))).limit(1)):
+            return None
+        last = session.scalar(
+            select(RunRow.ends_at).where(*own, RunRow.backfill.is_(False)).order_by(RunRow.ends_at.desc()).limit(1)
+        )
+        try:
+            grid = windows.grid_of(monitor.schedule, monitor.window, monitor.offset)
+        except Problem as problem:
+            log.warning("monitor cannot be scheduled", monitor=monitor.name, reason=problem.detail)
+            return None
+        cuts = baselines.cuts(session, version)
+        window = next(windows.due(grid, watch.start, last, watch.until, cuts), None)
+        if window is None:
+            return None
+        due = watch.due(window)
+        kind = discovery.kinds().get(monitor.kind)
+        judges_empty = kind is not None and kind.judges_empty
+        if (judges_empty and due.live) or runs.rows_in(session, due, window):
+            return due
+        filled = _first_filled(session, version, bucket_of(window.start))
+        bounds = [watch.until]
+        if filled is not None:
+            bounds.append(bucket_start(filled))
+        if judges_empty and watch.live_from is not None and watch.replay is None:
+            bounds.append(max(watch.live_from, window.end))
+        end = max(grid.last_end(window.start, min(bounds)) or window.end, window.end)
+        count = max(1, round((end - window.start) / grid.spent))
+        return Stretch(watch.due(Span(window.start, end)), count)
+
+    def _unfinished(self, session: Session, model_id: int) -> list[Due]:
+        """Return what was asked for or begun and is nobody's: queued runs, and those whose process has ended."""
+        now = lease_now(session, self._assembly.database)
+        rows = session.scalars(
+            select(RunRow)
+            .where(RunRow.model_id == model_id, RunRow.status.in_(("queued", "running")))
+            .order_by(RunRow.ends_at, RunRow.id)
+        ).all()
+        found = []
+        mark = self._assembly.clock.now()
+        for run in rows:
+            held = run.status == "running" and run.lease_until is not None and run.lease_until > now
+            if held and not is_gone(run.owner or ""):
+                continue
+            model = session.get_one(ModelRow, run.model_id)
+            version = session.get_one(VersionRow, run.version_id)
+            monitor = session.get_one(MonitorRow, run.monitor_id)
+            replay = session.scalar(
+                select(ReplayRow).where(ReplayRow.model_id == model_id).order_by(ReplayRow.id.desc()).limit(1)
+            )
+            watch = self._watch(session, model, version, monitor, replay, mark)
+            due = watch.due(Span(run.starts_at, run.ends_at))
+            found.append(
+                Due(
+                    model=model,
+                    version=version,
+                    monitor=monitor,
+                    window=due.window,
+                    data=Span(due.data.start, _data(session, version).end) if run.backfill else due.data,
+                    replay=replay if run.replayed else None,
+                    live=due.live and not run.backfill,
+                    backfill=run.backfill,
+                    judge=run.judged or not run.backfill,
+                    again=True,
+                )
+            )
+        return found
+
+    # --- what came later ----------------------------------------------------------------------------------------------
+
+    def _reopen(self, model_id: int) -> None:
+        """Queue the windows of spans that were stored as empty and have records now: their look is not spent."""
+        late = (
+            select(RunRow)
+            .where(RunRow.model_id == model_id, RunRow.status == "no_data", RunRow.current.is_(True))
+            .where(_has_rows())
+        )
+        with self._assembly.database.reading() as session:
+            if session.scalar(late.limit(1)) is None:
+                return
+        with self._assembly.database.writing() as session:
+            for run in session.scalars(late).all():
+                monitor = session.get_one(MonitorRow, run.monitor_id)
+                version = session.get_one(VersionRow, run.version_id)
+                grid = windows.grid_of(monitor.schedule, monitor.window, monitor.offset)
+                span = Span(run.starts_at, run.ends_at)
+                session.execute(delete(RunRow).where(RunRow.id == run.id))
+                counts = profiles.row_counts(session, model_id, version.id, span)
+                empty: list[Span] = []
+                for window in windows.due(grid, span.start, None, span.end, baselines.cuts(session, version)):
+                    if any(bucket in counts for bucket in window.hours):
+                        session.add(_queued(run, monitor, version, window, 1))
+                    else:
+                        empty.append(window)
+                for gap in runs.joined(empty):
+                    session.add(_copied(run, monitor, version, gap))
+
+    def _revise(self, model_id: int) -> int:
+        """Queue anew the windows whose rows have changed since they were measured; return how many."""
+        run, later = RunRow, aliased(RunRow)
+        counted = (
+            select(func.coalesce(func.sum(ArrivalRow.accepted), 0))
+            .where(ArrivalRow.version_id == run.version_id, ArrivalRow.kind == "predictions", _inside())
+            .correlate(RunRow)
+            .scalar_subquery()
+        )
+        changed = (
+            select(run)
+            .where(
+                run.model_id == model_id,
+                run.current.is_(True),
+                run.status.in_(("ok", "violations", "partial", "insufficient_data")),
+                run.finished_at < self._assembly.clock.now() - REVISE_AFTER,
+                run.revision < REVISIONS,
+                run.rows != counted,
+            )
+            .where(
+                ~select(later.id)
+                .where(
+                    later.monitor_id == run.monitor_id,
+                    later.version_id == run.version_id,
+                    later.starts_at == run.starts_at,
+                    later.ends_at == run.ends_at,
+                    or_(
+                        later.revision > run.revision, and_(later.revision == run.revision - 1, later.rows == run.rows)
+                    ),
+                )
+                .exists()
+            )
+            .order_by(run.ends_at)
+            .limit(RUNS_PER_TICK)
+        )
+        with self._assembly.database.reading() as session:
+            if session.scalar(changed.limit(1)) is None:
+                return 0
+        with self._assembly.database.writing() as session:
+            found = session.scalars(changed).all()
+            for row in found:
+                monitor, version = (
+                    session.get_one(MonitorRow, row.monitor_id),
+                    session.get_one(VersionRow, row.version_id),
+                )
+                session.add(_queued(row, monitor, version, Span(row.starts_at, row.ends_at), row.revision + 1))
+            return len(found)
+
+    # --- what is asked for --------------------------------------------------------------------------------------------
+
+    def close_replay(self, replay_id: int) -> int:
+        """Run what is still due up to a replay's end, then close it; return how many windows that took."""
+        with self._assembly.database.reading() as session:
+            replay = session.get(ReplayRow, replay_id)
+            if replay is None:
+                raise NotFound("there is no such replay")
+            if replay.closed_at is not None:
+                raise Conflict("the replay is closed already")
+        self._assembly.sealer.seal(replay.model_id)
+        until = min(replay.ends_at, self._assembly.clock.now())
+        deadline = time.monotonic() + CLOSING_SECONDS
+        done = 0
+        while time.monotonic() < deadline:
+            ran = self.run_model(replay.model_id, until, limit=10_000)
+            done += ran
+            if not ran and not self._being_run(replay.model_id, until):
+                break
+            if not ran:
+                time.sleep(0.1)  # another process has one of them
+        with self._assembly.database.writing() as session:
+            row = session.get_one(ReplayRow, replay_id)
+            row.closed_at = row.closed_at or self._assembly.clock.now()
+        return done
+
+    def _being_run(self, model_id: int, until: datetime) -> bool:
+        with self._assembly.database.reading() as session:
+            return (
+                session.scalar(
+                    select(RunRow.id)
+                    .where(
+                        RunRow.model_id == model_id,
+                        RunRow.status.in_(("queued", "running")),
+                        RunRow.ends_at <= until,
+                    )
+                    .limit(1)
+                )
+                is not None
+            )
+
+    @contextmanager
+    def _alone(self, model_id: int) -> Iterator[None]:
+        """Let one thread of this process run a model's windows at a time; other processes meet at the claims."""
+        with self._guard:
+            lock = self._locks.setdefault(model_id, threading.Lock())
+        with lock:
+            yield
+
+
+def _due(work: Work) -> Due:
+    return work.due if isinstance(work, Stretch) else work
+
+
+def _data(session: Session, version: VersionRow) -> Span:
+    """Return the span that a version's records fill: to their last hour, and the usual distance between two."""
+    newest = session.scalars(
+        select(ArrivalRow.bucket)
+        .where(ArrivalRow.version_id == version.id, ArrivalRow.kind == "predictions", ArrivalRow.accepted > 0)
+        .order_by(ArrivalRow.bucket.desc())
+        .limit(200)
+    ).all()
+    start = version.first_event_at
+    if start is None or not newest:
+        return Span(version.created_at, version.created_at)
+    gap = float(np.median(-np.diff(np.array(newest)))) if len(newest) > 1 else 1.0
+    return Span(bucket_start(bucket_of(start)), bucket_start(newest[0]) + max(1.0, gap) * HOUR)
+
+
+def _first_after(session: Session, version: VersionRow, moment: datetime) -> datetime | None:
+    found = _first_filled(session, version, bucket_of(moment) + 1)
+    return None if found is None else bucket_start(found)
+
+
+def _first_filled(session: Session, version: VersionRow, bucket: int) -> int | None:
+    """Return the first bucket with records, from one on."""
+    return session.scalar(
+        select(ArrivalRow.bucket)
+        .where(
+            ArrivalRow.version_id == version.id,
+            ArrivalRow.kind == "predictions",
+            ArrivalRow.accepted > 0,
+            ArrivalRow.bucket >= bucket,
+        )
+        .order_by(ArrivalRow.bucket)
+        .limit(1)
+    )
+
+
+def _inside() -> ColumnElement[bool]:
+    """Return the condition that a bucket lies in a run's window; both are compared as stored microseconds."""
+    began = ArrivalRow.bucket * HOUR_MICROSECONDS
+    return and_(began >= type_coerce(RunRow.starts_at, BigInteger), began < type_coerce(RunRow.ends_at, BigInteger))
+
+
+def _has_rows() -> ColumnElement[bool]:
+    """Return the condition that records of a run's version fell into its window."""
+    arrived = select(ArrivalRow.id).where(
+        ArrivalRow.version_id == RunRow.version_id,
+        ArrivalRow.kind == "predictions",
+        ArrivalRow.accepted > 0,
+        _inside(),
+    )
+    return arrived.correlate(RunRow).exists()
+
+
+def _queued(like: RunRow, monitor: MonitorRow, version: VersionRow, window: Span, revision: int) -> RunRow:
+    """Return a run that is to be made, in the place of one that was."""
+    return RunRow(
+        uid=derived_id("run", monitor.uid, version.name, window.start, window.end, revision),
+        model_id=like.model_id,
+        monitor_id=monitor.id,
+        version_id=version.id,
+        starts_at=window.start,
+        ends_at=window.end,
+        revision=revision,
+        current=revision == 1,
+        judged=False,
+        status="queued",
+        replayed=like.replayed,
+        backfill=like.backfill,
+        scheduled_for=like.scheduled_for,
+        software=like.software,
+        attempt=0,
+    )
+
+
+def _copied(like: RunRow, monitor: MonitorRow, version: VersionRow, gap: Span) -> RunRow:
+    """Return the entry of what is still empty of a span that was."""
+    return RunRow(
+        uid=derived_id("run", monitor.uid, version.name, gap.start, gap.end, "empty"),
+        model_id=like.model_id,
+        monitor_id=monitor.id,
+        version_id=version.id,
+        starts_at=gap.start,
+        ends_at=gap.end,
+        revision=1,
+        status="no_data",
+        reason=like.reason,
+        replayed=like.replayed,
+        scheduled_for=like.scheduled_for,
+        started_at=like.started_at,
+        finished_at=like.finished_at,
+        software=like.software,
+    )
