@@ -192,6 +192,14 @@ def _version(session: Session, model: ModelRow, name: str | None) -> VersionRow 
     return session.scalar(select(VersionRow).where(VersionRow.model_id == model.id, VersionRow.name == name))
 
 
+def version_of(session: Session, model: ModelRow, name: str | None) -> VersionRow:
+    """Return the version of that name, or the active one; raises NotFound."""
+    found = _active_version(session, model) if name is None else _version(session, model, name)
+    if found is None:
+        raise NotFound(f"model {model.name!r} has no version {name!r}" if name else f"{model.name!r} has no version")
+    return found
+
+
 def _active_version(session: Session, model: ModelRow) -> VersionRow | None:
     return None if model.active_version_id is None else session.get(VersionRow, model.active_version_id)
 

@@ -16,7 +16,7 @@ import pyarrow.json
 import pyarrow.parquet as pq
 
 from monitors.contract import Type
-from service.lake.columns import MOMENT, as_numbers, as_text
+from service.lake.columns import MOMENT, as_numbers, as_text, together
 from service.lake.files import is_text
 from service.problems import BadRequest, Fault, MediaTypeUnknown, TooLarge, Unprocessable
 from service.words import text_of
@@ -254,6 +254,22 @@ def sheet_of(table: pa.Table, roles: Roles, meaning: Meaning) -> Sheet:
     if names.protected:
         sheet.protected = _protected(table, names)
     return _in_order(sheet)
+
+
+def sheet_of_production(batches: Iterable[pa.RecordBatch], meaning: Meaning) -> Sheet:
+    """Return rows of the lake as a sheet; they have its columns and types already."""
+    table = together(pa.Table.from_batches([batch]) for batch in batches)
+    if table.num_rows == 0:
+        raise Unprocessable("no prediction lies in this window")
+    types = {
+        label: kind
+        for name in table.column_names
+        if name.startswith("features.")
+        and (kind := meaning.types.get(label := name.removeprefix("features.")) or inferred(table[name]))
+    }
+    left_out = ("id_hash", "received_at", "version", "subject")
+    table = table.drop_columns([name for name in left_out if name in table.column_names])
+    return _in_order(Sheet(table, types, meaning.classes, meaning.positive_class))
 
 
 def _in_order(sheet: Sheet) -> Sheet:
