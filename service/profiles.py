@@ -152,7 +152,9 @@ class Profiles:
         parts = self._parts(session, layout, state, built, pieces, from_hours, labels)
         if built.whole or built.outcomes:
             self._store(session, version, number, state, built)
-        return merged(layout, parts)
+        whole = merged(layout, parts)
+        whole.labelled = labels
+        return whole
 
     # --- what is there ------------------------------------------------------------------------------------------------
 
@@ -523,15 +525,12 @@ class Profiles:
             ).all()
             if not hours:
                 return
-            days = set(
-                session.execute(
-                    select(ProfileRow.layout, ProfileRow.slice, ProfileRow.bucket).where(
-                        ProfileRow.version_id == version.id, ProfileRow.hours == DAY_HOURS, ProfileRow.bucket < old
-                    )
+            closed_days = session.execute(
+                select(ProfileRow.layout, ProfileRow.slice, ProfileRow.bucket).where(
+                    ProfileRow.version_id == version.id, ProfileRow.hours == DAY_HOURS, ProfileRow.bucket < old
                 )
-                .tuples()
-                .all()
-            )
+            ).all()
+        days = {(row.layout, row.slice, row.bucket) for row in closed_days}
         gone = [row.id for row in hours if (row.layout, row.slice, row.bucket // DAY_HOURS * DAY_HOURS) in days]
         if gone:
             with self.database.writing() as session:

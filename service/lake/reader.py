@@ -327,9 +327,8 @@ def prediction(session: Session, lake: Lake, model: ModelRow, prediction_id: str
     A label without prediction is a document of its own with state ``waiting``. Empty where nothing is known.
     """
     hashes = hash_ids(pa.array([prediction_id]), hash_key(lake.secret))
-    names = dict(
-        session.execute(select(VersionRow.id, VersionRow.name).where(VersionRow.model_id == model.id)).tuples().all()
-    )
+    versions = session.execute(select(VersionRow.id, VersionRow.name).where(VersionRow.model_id == model.id)).all()
+    names = {int(row.id): str(row.name) for row in versions}
     documents: dict[str, dict[str, Any]] = {}
     entries = Index(lake).find(session, model.id, hashes)
     for version in np.unique(entries["version"]).tolist():

@@ -273,8 +273,8 @@ class Sealer:
                     session.add(row)
                     session.flush()
                     found[name] = row.id
-        if "" not in found:
-            found[""] = found["1"]
+        if "" in wanted:
+            found.setdefault("", found.get("1", 0))
         return found
 
     # --- predictions --------------------------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ import pyarrow as pa
 from monitors.contract import Column, Role, Type
 from monitors.layout import Layout, OutcomeLayout, plan_layout
 from service.clock import SetClock
-from service.database import Database, microseconds
+from service.database import Database, from_microseconds, microseconds
 from service.ingest.hashing import hash_ids, hash_key
 from service.lake import Lake, Sealer
 from service.profiles import Profiles
@@ -36,7 +36,9 @@ class Shop:
     clock: SetClock = field(default_factory=lambda: SetClock(datetime(2026, 6, 1, tzinfo=UTC)))
 
     def __post_init__(self) -> None:
-        self.settings = Settings(data_dir=self.folder, database_url=self.url, lake_url=str(self.folder / "lake"))
+        self.settings = Settings.model_validate(
+            {"data_dir": self.folder, "database_url": self.url, "lake_url": str(self.folder / "lake")}
+        )
         self.folder.mkdir(parents=True, exist_ok=True)
         self.database = Database(self.settings.database)
         migrate(self.database)
@@ -46,9 +48,14 @@ class Shop:
         self.profiles = Profiles(self.database, self.lake, self.clock, self.settings)
         with self.database.writing() as session:
             model = ModelRow(
-                uid="0" * 32, name="shop", task="binary", alarm_budget={}, created_at=self.clock.now(),
-                classes=["0", "1"], positive_class="1",
-            )  # fmt: skip
+                uid="0" * 32,
+                name="shop",
+                task="binary",
+                alarm_budget={},
+                created_at=self.clock.now(),
+                classes=["0", "1"],
+                positive_class="1",
+            )
             session.add(model)
             session.flush()
             self.model_id = model.id
@@ -60,7 +67,9 @@ class Shop:
                 self.version_ids[name] = version.id
             model.active_version_id = self.version_ids[self.versions[0]]
 
-    def put(self, kind: str, records: Sequence[Mapping[str, Any]], kinds: Mapping[str, pa.DataType] | None = None) -> None:
+    def put(
+        self, kind: str, records: Sequence[Mapping[str, Any]], kinds: Mapping[str, pa.DataType] | None = None
+    ) -> None:
         """Acknowledge records: flat columns, ``timestamp`` and ``received_at`` in microseconds."""
         names = list(dict.fromkeys(name for record in records for name in record))
         columns: dict[str, pa.Array] = {}
@@ -83,10 +92,16 @@ class Shop:
         with self.database.writing() as session:
             session.add(
                 IngestBatchRow(
-                    model_id=self.model_id, kind=kind, rows=table.num_rows, size=len(payload), payload=payload,
-                    hashes=hashes.astype("<u8").tobytes(), received_at=bucket_start(0).replace(year=2026),
-                    first_event_us=None, last_event_us=None,
-                )  # fmt: skip
+                    model_id=self.model_id,
+                    kind=kind,
+                    rows=table.num_rows,
+                    size=len(payload),
+                    payload=payload,
+                    hashes=hashes.astype("<u8").tobytes(),
+                    received_at=from_microseconds(received_us),
+                    first_event_us=None,
+                    last_event_us=None,
+                )
             )
 
     def seal(self) -> int:
