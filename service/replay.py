@@ -405,11 +405,20 @@ class Client:
     def __init__(self, url: str, key: str, pause: Callable[[float], None] = time.sleep) -> None:
         self.url = url.rstrip("/")
         self._pause = pause
-        headers = {"Authorization": f"Bearer {key}"} if key else {}
+        self._headers = {"Authorization": f"Bearer {key}"} if key else {}
+        self.use(None)
+
+    def use(self, transport: httpx2.BaseTransport | None) -> None:
+        """Send by another transport than the network."""
         try:
-            self._http = httpx2.Client(base_url=self.url, headers=headers, timeout=httpx2.Timeout(300, connect=10))
+            self._http = httpx2.Client(
+                base_url=self.url,
+                headers=self._headers,
+                timeout=httpx2.Timeout(300, connect=10),
+                transport=transport,
+            )
         except (httpx2.InvalidURL, ValueError) as error:
-            raise MakesNoSense(f"--url {url!r}: {error}") from None
+            raise MakesNoSense(f"--url {self.url!r}: {error}") from None
 
     def __enter__(self) -> Self:
         return self

@@ -1,0 +1,215 @@
+"""The main job on real data, end to end: `plumbline replay` into a running service, judged, told, shown."""
+
+import json
+import subprocess
+from collections import defaultdict
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+
+from tests.receiver import Receiver
+from tests.running import Service
+
+MOVED = {"car_value", "salary_range", "loan_length", "repaid_loan_on_prev_car"}
+UNMOVED = {"debt_to_income_ratio", "size_of_downpayment", "driver_tenure"}
+
+Run = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+def everything(client: httpx2.Client, path: str, **parameters: str | int) -> list[dict[str, Any]]:
+    """Return the items of all pages of a list."""
+    items: list[dict[str, Any]] = []
+    cursor: str | None = None
+    while True:
+        page = {**parameters, "limit": 500} | ({"cursor": cursor} if cursor else {})
+        body = client.get(path, params=page).raise_for_status().json()
+        items += body["items"]
+        cursor = body["next_cursor"]
+        if cursor is None:
+            return items
+
+
+def runs_of(client: httpx2.Client, model: str, kind: str) -> list[dict[str, Any]]:
+    """Return the full runs of the model's monitor of that kind, in order of their windows."""
+    monitors = everything(client, f"/v1/models/{model}/monitors")
+    name = next(monitor["name"] for monitor in monitors if monitor["kind"] == kind)
+    runs = everything(client, f"/v1/models/{model}/monitors/{name}/runs")
+    full = [client.get(f"/v1/models/{model}/monitors/{name}/runs/{run['id']}").json() for run in runs]
+    return sorted(full, key=lambda run: str(run["window"]["from"]))
+
+
+def violated(run: dict[str, Any]) -> set[str]:
+    """Return the features (or the columns of the prediction) that a run found violated."""
+    return {
+        str(result.get("feature") or result.get("class") or result["metric"])
+        for result in run["results"]
+        if result["verdict"] == "violated"
+    }
+
+
+def by_month(runs: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Return the judged runs by the month of their window."""
+    return {run["window"]["from"][:7]: run for run in runs if run["status"] not in ("no_data", "insufficient_data")}
+
+
+def replayed(plumbline: Run, service: Service, *arguments: str) -> dict[str, Any]:
+    """Replay a file into the service and return what the command says became of it."""
+    done = plumbline(
+        "replay", *arguments, "--output", "json", PLUMBLINE_URL=service.url, PLUMBLINE_KEY=service.admin_key
+    )
+    assert done.returncode == 0, done.stderr
+    document: dict[str, Any] = json.loads(done.stdout)
+    return document
+
+
+def car_loan(plumbline: Run, service: Service, data: Path, model: str, window: str, *more: str) -> dict[str, Any]:
+    """Replay the car loans: baseline = reference, stream = analysis, labels joined by id."""
+    folder = data / "nannyml_car_loan"
+    return replayed(
+        plumbline, service, str(folder / "synthetic_car_loan_analysis.parquet"), "--model", model,
+        "--baseline", str(folder / "synthetic_car_loan_reference.parquet"),
+        "--ground-truth", str(folder / "synthetic_car_loan_analysis_target.parquet"),
+        "--time", "timestamp", "--id", "id", "--prediction", "y_pred", "--score", "y_pred_proba",
+        "--window", window, *more,
+    )  # fmt: skip
+
+
+def webhook(client: httpx2.Client, receiver: Receiver, name: str) -> str:
+    """Register the receiver and return the signing secret, which is shown once."""
+    events = ["alert.opened", "alert.updated", "alert.resolved"]
+    answer = client.post("/v1/webhooks", json={"name": name, "url": receiver.url, "events": events})
+    assert answer.status_code == 201, answer.text
+    return str(answer.json()["secret"])
+
+
+def test_monthly_windows_of_the_car_loans_find_the_shift_and_nothing_else(
+    service: Service, receiver: Receiver, shared_data: Path, plumbline: Run
+) -> None:
+    # The inputs shift at 2019-03-31 03:00. The records go from 2018-10-30 18:00 to 2019-08-29 11:51, so the whole
+    # months are November to July.
+    with service.client() as client:
+        secret = webhook(client, receiver, "car-loan-monthly")
+        done = car_loan(plumbline, service, shared_data, "car-loan", "1mo", "--webhook", "car-loan-monthly")
+        assert done["accepted"] == 50_000
+        assert done["labels"] == 50_000
+        assert (done["duplicates"], done["rejected"], done["alerts"]) == (0, 0, 1)
+
+        drift = by_month(runs_of(client, "car-loan", "data_drift"))
+        before = ["2018-11", "2018-12", "2019-01", "2019-02", "2019-03"]
+        after = ["2019-04", "2019-05", "2019-06", "2019-07"]
+        assert sorted(drift) == before + after
+        assert {month: violated(drift[month]) for month in before} == {month: set() for month in before}
+        for month in after:
+            assert violated(drift[month]) >= MOVED, month
+            assert not violated(drift[month]) & UNMOVED, month
+
+        prediction = by_month(runs_of(client, "car-loan", "prediction_drift"))
+        assert not any(violated(prediction[month]) for month in before)
+        assert any(violated(prediction[month]) for month in after)
+
+        alerts = everything(client, "/v1/alerts", model="car-loan")
+        assert len(alerts) == 1
+        detail = client.get(f"/v1/alerts/{alerts[0]['id']}").json()
+        members = json.dumps(detail["members"])
+        assert "data_drift" in members
+        assert "prediction_drift" in members
+        assert detail["replayed"] is True
+
+        receiver.wait(1)
+        opened = receiver.events(secret, "alert.opened")
+        assert len(opened) == 1
+        assert opened[0]["data"]["model"] == "car-loan"
+        assert opened[0]["data"]["replayed"] is True
+        told = {result.get("feature") for result in opened[0]["data"]["results"]}
+        assert told & MOVED
+        assert not told & UNMOVED
+
+        # The same file again: every id is known, nothing is counted twice, nobody is called twice.
+        again = car_loan(plumbline, service, shared_data, "car-loan", "1mo", "--webhook", "car-loan-monthly")
+        assert (again["accepted"], again["duplicates"], again["made"]) == (0, 50_000, [])
+        assert (again["labels"], again["labels_repeated"], again["alerts"]) == (0, 50_000, 1)
+        assert len(receiver.events(secret, "alert.opened")) == 1
+
+
+def test_daily_windows_of_the_car_loans_keep_the_budget_and_find_the_shift_at_once(
+    service: Service, shared_data: Path, plumbline: Run
+) -> None:
+    # 2018-10-31 to 2019-03-30 and the day of the shift are 152 days; one false alarm in 30 days are 5 in 152.
+    car_loan(plumbline, service, shared_data, "car-loan", "1d")
+    with service.client() as client:
+        alerts = sorted(everything(client, "/v1/alerts", model="car-loan"), key=lambda alert: str(alert["starts_at"]))
+        early = [alert for alert in alerts if alert["starts_at"] < "2019-03-31"]
+        assert len(early) <= 5
+        days: dict[str, set[str]] = defaultdict(set)
+        for kind in ("data_drift", "prediction_drift", "data_quality"):
+            for run in runs_of(client, "car-loan", kind):
+                if run["window"]["from"] >= "2019-03-31":
+                    days[run["window"]["from"][:10]] |= violated(run)
+        found = min(day for day, features in days.items() if features & MOVED)
+        assert found in ("2019-03-31", "2019-04-01")
+        assert any(alert["starts_at"][:10] in ("2019-03-31", "2019-04-01") for alert in alerts) or any(
+            alert["state"] != "resolved" for alert in early
+        )
+
+
+def test_monthly_windows_of_the_credit_cards_find_the_shift_in_score_and_bureau_score(
+    service: Service, receiver: Receiver, shared_data: Path, plumbline: Run
+) -> None:
+    # Scores one column per class; the shift is at 2020-11-01 22:05; the records go from September to December.
+    folder = shared_data / "nannyml_multiclass_credit_card"
+    with service.client() as client:
+        secret = webhook(client, receiver, "cards")
+        done = replayed(
+            plumbline, service, str(folder / "mc_analysis.parquet"), "--model", "credit-card",
+            "--baseline", str(folder / "mc_reference.parquet"),
+            "--ground-truth", str(folder / "mc_analysis_gt.parquet"),
+            "--time", "timestamp", "--id", "id", "--prediction", "y_pred", "--scores", "y_pred_proba_*",
+            "--window", "1mo", "--webhook", "cards",
+        )  # fmt: skip
+        assert done["accepted"] == 60_000
+        assert client.get("/v1/models/credit-card").json()["classes"] == [
+            "highstreet_card", "prepaid_card", "upmarket_card"
+        ]  # fmt: skip
+
+        drift = by_month(runs_of(client, "credit-card", "data_drift"))
+        prediction = by_month(runs_of(client, "credit-card", "prediction_drift"))
+        assert {"2020-10", "2020-11", "2020-12"} <= set(drift)
+        for month in ("2020-09", "2020-10"):
+            assert violated(drift.get(month, {"results": []})) == set()
+            assert violated(prediction.get(month, {"results": []})) == set()
+        for month in ("2020-11", "2020-12"):
+            assert "credit_bureau_score" in violated(drift[month])
+            found = json.dumps(sorted(violated(prediction[month])))
+            for name in ("highstreet_card", "prepaid_card", "upmarket_card"):
+                assert name in found, month
+
+        assert len(everything(client, "/v1/alerts", model="credit-card")) == 1
+        receiver.wait(1)
+        assert len(receiver.events(secret, "alert.opened")) == 1
+
+
+@pytest.mark.browser
+def test_the_drift_page_shows_the_shift_of_the_car_loans_in_a_browser(
+    service: Service, shared_data: Path, plumbline: Run, page: Any
+) -> None:
+    car_loan(plumbline, service, shared_data, "car-loan", "1mo")
+    requests: list[str] = []
+    faults: list[str] = []
+    page.on("request", lambda request: requests.append(request.url))
+    page.on("pageerror", lambda error: faults.append(str(error)))
+    page.on("console", lambda message: faults.append(message.text) if message.type == "error" else None)
+    page.goto(f"{service.url}/sign-in")
+    page.fill("input[type=password]", service.admin_key)
+    page.click("button[type=submit]")
+    page.goto(f"{service.url}/models/car-loan/drift?from=2018-11-01&to=2019-08-01")
+    page.wait_for_selector(".chart svg, .chart canvas", timeout=20_000)
+    text = page.inner_text("main")
+    for feature in MOVED | UNMOVED:
+        assert feature in text
+    assert faults == []
+    assert all(url.startswith((service.url, "data:", "blob:")) for url in requests)
+    page.goto(f"{service.url}/models/car-loan/alerts")
+    assert "car-loan" in page.inner_text("body")
