@@ -338,7 +338,7 @@ def columns(session: Session, version: VersionRow) -> list[Column]:
         names = list(layout(session, version.id, version.layout).columns)
     own = [column for column in _own_columns(names, model.task) if column.role is not Role.GROUND_TRUTH]
     baseline = newest(session, version)
-    rules: Mapping[str, Any] = {} if baseline is None else baseline.constraints.get("columns", baseline.constraints)
+    rules: Mapping[str, Any] = {} if baseline is None else baseline.constraints
     return [
         replace(column, constraints=rules[column.label]) if isinstance(rules.get(column.label), dict) else column
         for column in [*_features(session, version), *own]
@@ -570,7 +570,7 @@ def blocks(session: Session, lake: Lake, row: BaselineRow, layout_now: Layout, h
                 )
             )
             if document is not None:
-                return Blocks.decode(layout_now, document)
+                return Blocks.decode(document)
         batches = rows_of(lake, row).to_batches(BATCH)
         cut = kernel.block_counts(batches, layout_now, hours, microseconds(span.start), microseconds(span.end))
         if own and session.get_bind().get_execution_options().get("plumbline_write"):

@@ -18,6 +18,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 from starlette.requests import ClientDisconnect
 
+from monitors import constraints
 from service import baselines, uploads
 from service.access import Principal
 from service.api.bodies import Body, Name, Text, Time, validated
@@ -79,7 +80,10 @@ class ConstraintsBody(Body):
     """What data quality holds the columns to."""
 
     model_config = ConfigDict(
-        extra="allow", json_schema_extra={"examples": [{"age": {"completeness": 0.98, "range": [18, 99]}}]}
+        extra="allow",
+        json_schema_extra={
+            "examples": [{"age": {"type": "numeric", "completeness": {"at_least": 0.98}, "range": {"at_least": 18}}}]
+        },
     )
 
 
@@ -437,7 +441,12 @@ def replace_constraints(
         owner = model_named(session, principal, model)
         row = baseline_named(session, owner, baseline)
         check_match(request, row.revision)
-        row.constraints = body.model_dump()
+        version = session.get_one(VersionRow, row.version_id)
+        labels = [column.label for column in baselines.columns(session, version)]
+        try:
+            row.constraints = constraints.checked(body.model_dump(), labels)
+        except constraints.ConstraintsInvalidError as error:
+            raise Unprocessable(str(error), faults=[Fault("", "bad_constraints", str(error))]) from error
         row.revision += 1
         audit(session, parts, principal, "constraints.replace", f"models/{model}/baselines/{baseline}", owner)
         response.headers["ETag"] = etag(row.revision)
