@@ -166,7 +166,7 @@ def _member(finding: Finding) -> dict[str, Any]:
         "kind": finding.monitor.kind,
         "features": list(dict.fromkeys(label(result) for result in violated)),
         "announced": list(dict.fromkeys(label(result) for result in violated)),
-        "worst": {label(result): dict(result) for result in reversed(violated)},
+        "worst": _worst_of_each(violated),
         "judged": len({label(result) for result in finding.results}),
         "scale": min(int(result.get("scale", 1)) for result in violated),
         "quiet": 0,
@@ -176,6 +176,14 @@ def _member(finding: Finding) -> dict[str, Any]:
         "run": finding.run.uid,
         "baseline_id": finding.run.baseline_id,
     }
+
+
+def _worst_of_each(violated: Sequence[Document]) -> dict[str, Any]:
+    """Return the worst result of each subject, at the shortest time scale that fired."""
+    found: dict[str, Any] = {}
+    for result in sorted(violated, key=lambda result: (int(result.get("scale", 1)), -badness(result))):
+        found.setdefault(label(result), dict(result))
+    return found
 
 
 def _join(alert: AlertRow, finding: Finding) -> bool:

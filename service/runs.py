@@ -694,7 +694,7 @@ def _versions(session: Session, due: Due) -> int:
 
 
 def result_document(result: Result) -> dict[str, Any]:
-    """Return a result as the interface shows it; what it does not have is left out."""
+    """Return a result as the interface shows it; what it does not have is left out, but a null verdict: shown only."""
     subject = result.subject
     shown: dict[str, Any] = {
         "metric": result.metric,
@@ -725,7 +725,7 @@ def result_document(result: Result) -> dict[str, Any]:
         "note": result.note or None,
         "by": result.by or None,
     }
-    return {name: value for name, value in shown.items() if value is not None}
+    return {name: value for name, value in shown.items() if value is not None or name == "verdict"}
 
 
 def encode_results(documents: Sequence[dict[str, Any]]) -> bytes:

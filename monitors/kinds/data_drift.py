@@ -13,6 +13,7 @@ class DataDrift(Kind):
     title: ClassVar[str] = "Data drift"
     source: ClassVar[str] = "Besag and Clifford (1991), sequential Monte Carlo p-values; Holm (1979)"
     default: ClassVar[bool] = True
+    told: ClassVar[tuple[str, str]] = ("inputs", "moved")
     parameters: ClassVar[type[Parameters]] = DriftParameters
 
     def measure(self, comparison: Comparison, parameters: Parameters) -> list[Result]:

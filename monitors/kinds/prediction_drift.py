@@ -13,6 +13,7 @@ class PredictionDrift(Kind):
     title: ClassVar[str] = "Prediction drift"
     source: ClassVar[str] = "Besag and Clifford (1991), sequential Monte Carlo p-values; Holm (1979)"
     default: ClassVar[bool] = True
+    told: ClassVar[tuple[str, str]] = ("prediction columns", "moved")
     parameters: ClassVar[type[Parameters]] = DriftParameters
 
     def measure(self, comparison: Comparison, parameters: Parameters) -> list[Result]:
