@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import SecretStr
 from starlette.testclient import TestClient
 
 from service.clock import Clock
@@ -88,7 +89,7 @@ def settings(tmp_path: Path) -> Settings:
     """Return settings of an empty data folder with a known admin key, webhooks to this host allowed."""
     return Settings(
         data_dir=tmp_path / "data",
-        admin_key=ADMIN_KEY,  # type: ignore[arg-type]
+        admin_key=SecretStr(ADMIN_KEY),
         outbound_allow=("127.0.0.1",),
         outbound_http=True,
     )
