@@ -168,11 +168,12 @@ def measure_column(comparison: Comparison, column: Column, scale: int, parameter
         reason = f"a scale of {scale} windows needs {ENOUGH_BLOCKS} quiet blocks, {null.quiet_blocks} have rows enough"
         return [_without(deciding, subject, reason, pair, counted=False)]
     own = parameters.statistic(DECIDES[family_of(column)])
+    note = null.note if null.enough or not comparison.blocks_reason else f"{null.note}; {comparison.blocks_reason}"
     p_value, effect = null.p_value(deciding), null.effect(own)
     least = parameters.least_effect(column, scale)
-    results = [_result(deciding, subject, pair, p_value, null.note, effect=effect, min_effect=least)]
+    results = [_result(deciding, subject, pair, p_value, note, effect=effect, min_effect=least)]
     for statistic in parameters.shown(column):
-        shown = _result(statistic, subject, pair, null.p_value(statistic), null.note)
+        shown = _result(statistic, subject, pair, null.p_value(statistic), note)
         results.append(replace(shown, decides=False, verdict=None))
     return results
 

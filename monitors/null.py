@@ -40,12 +40,15 @@ def merged_bins(
     """Return the bin of each cell, shape (cells,), from the pooled counts and the two sizes only.
 
     Each bin expects at least 5 rows in the smaller sample, and there are at most ``most``. Ordered cells are merged
-    with their neighbours, categories the rare with the rare. One bin comes back where there are too few rows for two.
+    with their neighbours into at most 2 n^(2/5) bins, n the smaller size, which keeps the power of tests over bins
+    (Mann and Wald 1942); categories the rare with the rare. One bin comes back where there are too few rows for two.
     """
-    total = n_baseline + n_window
+    total, smaller = n_baseline + n_window, max(min(n_baseline, n_window), 1.0)
+    if ordered:
+        most = min(most, max(2, round(2 * smaller**0.4)))
     order = np.arange(pooled.size) if ordered else np.argsort(-pooled, kind="stable")
     running = np.cumsum(pooled[order])
-    cuts = _cuts(running, EXPECTED * total / max(min(n_baseline, n_window), 1.0))
+    cuts = _cuts(running, EXPECTED * total / smaller)
     if len(cuts) > most:
         cuts = _cuts(running, total / most)
     bins = np.empty(pooled.size, dtype=np.int64)

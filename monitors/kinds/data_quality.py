@@ -40,6 +40,7 @@ VOLUME_EFFECT = log(2)
 VOLUME_HISTORY = 4
 FRESHNESS_EFFECT = 2.0
 """Least silence that is reported, in usual gaps."""
+FRESHNESS_GAPS = 20
 
 
 class QualityParameters(Parameters):
@@ -88,6 +89,8 @@ class DataQuality(Kind):
     title: ClassVar[str] = "Data quality"
     source: ClassVar[str] = "Fisher (1935), exact test; Good (1953), unseen species"
     default: ClassVar[bool] = True
+    told: ClassVar[tuple[str, str]] = ("checks", "failed")
+    judges_empty: ClassVar[bool] = True
     parameters: ClassVar[type[Parameters]] = QualityParameters
 
     def measure(self, comparison: Comparison, parameters: Parameters) -> list[Result]:
@@ -333,18 +336,21 @@ def _volume(arrivals: Arrivals, parameters: QualityParameters) -> Result:
 
 
 def _freshness(arrivals: Arrivals, parameters: QualityParameters) -> Result:
-    """Return the hours since the last record, against the gap that is usual here."""
+    """Return the hours since the last record, against the longest gap of the last four weeks.
+
+    With exponential gaps, the longest of at least 20 of them having been g, a silence of s has a chance of 20^(-s/g).
+    """
     silence, gap = arrivals.silence_hours, arrivals.usual_gap_hours
     if silence is None:
         return _not_counted("freshness", Direction.HIGHER_IS_WORSE, "no record has come yet", arrivals)
-    if gap is None:
+    if gap is None or not arrivals.history:
         return _not_counted("freshness", Direction.HIGHER_IS_WORSE, "the usual gap is not known yet", arrivals)
     gap = max(gap, 1.0)
     return Result(
         metric="freshness",
         value=silence,
         baseline_value=gap,
-        p_value=exp(-silence / gap),
+        p_value=exp(-log(FRESHNESS_GAPS) * silence / gap),
         effect=silence / gap,
         min_effect=parameters.min_effect.get("freshness", FRESHNESS_EFFECT),
         n_window=arrivals.rows,
