@@ -1,0 +1,209 @@
+"""Runs that are asked for, and spans that are left out."""
+
+from datetime import datetime
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Response
+from pydantic import ConfigDict, Field
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
+
+from service import windows
+from service.api.bodies import Body, Text, Time
+from service.api.depends import Operator, Page, Parts, Reader, audit, listed, model_named, monitor_named, page_of
+from service.api.problems import refused
+from service.problems import Conflict, Fault
+from service.profiles import watermark
+from service.tables import ExclusionRow, ModelRow, MonitorRow, RunRow, VersionRow
+from service.words import HOUR, Span, bucket_of, bucket_start, derived_id, format_time, parse_time
+
+router = APIRouter(prefix="/v1/models/{model}", tags=["runs"])
+
+MOST_WINDOWS = 2_000
+
+
+class RunBody(Body):
+    """What is to be run: the last window, one span, or every window of a span."""
+
+    since: Time | None = Field(None, alias="from")
+    until: Time | None = Field(None, alias="to")
+    each: Literal["1h", "1d", "7d", "1mo"] | None = None
+    alert: bool = False
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"from": "2026-10-01T00:00:00Z", "to": "2026-11-01T00:00:00Z", "each": "1d"}]}
+    )
+
+
+class ExclusionBody(Body):
+    """A span that says nothing about quiet times."""
+
+    since: Time = Field(alias="from")
+    until: Time = Field(alias="to")
+    reason: Annotated[Text, Field(min_length=1)]
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [{"from": "2026-11-01T00:00:00Z", "to": "2026-11-02T00:00:00Z", "reason": "load test"}]
+        }
+    )
+
+
+def _span(since: str, until: str) -> Span:
+    """Read a span of whole hours."""
+    span = Span(parse_time(since, "/from"), parse_time(until, "/to"))
+    faults = [
+        Fault(f"/{name}", "not_whole_hours", "windows begin and end on whole hours")
+        for name, moment in (("from", span.start), ("to", span.end))
+        if not _is_whole(moment)
+    ]
+    if span.end <= span.start:
+        faults.append(Fault("/to", "not_after_from", "a span ends after it begins"))
+    if faults:
+        raise refused(faults)
+    return span
+
+
+def _is_whole(moment: datetime) -> bool:
+    return bucket_start(bucket_of(moment)) == moment
+
+
+@router.post("/monitors/{monitor}/runs", status_code=202, operation_id="runs_create", summary="Run a monitor")
+def create(
+    model: str, monitor: str, response: Response, parts: Parts, principal: Operator, body: RunBody | None = None
+) -> dict[str, Any]:
+    """Queue a run of the last whole window, of a past span, or of each window of it; the scheduler takes it up.
+
+    A backfill spends no budget and opens no alert unless ``alert`` is true.
+    """
+    asked = body or RunBody.model_validate({})
+    if (asked.since is None) != (asked.until is None):
+        raise refused([Fault("/from", "both_or_none", "from and to come together")])
+    with parts.database.writing() as session:
+        owner = model_named(session, principal, model)
+        row = monitor_named(session, owner, monitor)
+        spans = _asked_spans(session, parts, owner, row, asked)
+        versions = [
+            version
+            for version in session.scalars(select(VersionRow).where(VersionRow.model_id == owner.id))
+            if version.first_event_at is not None
+            and (not isinstance(row.versions, list) or version.name in row.versions)
+        ]
+        made = [
+            run
+            for version in versions
+            for span in spans
+            if (run := _queued(session, parts, row, version, span, alert=asked.alert)) is not None
+        ]
+        if not made:
+            raise Conflict("no version has records in that time, or those windows are being run already")
+        session.add_all(made)
+        session.flush()
+        audit(session, parts, principal, "run.create", f"models/{model}/monitors/{monitor}", owner, runs=len(made))
+        answer = {
+            "id": made[0].uid,
+            "monitor": row.name,
+            "status": "queued",
+            "windows": len(made),
+            "runs": [
+                {"id": run.uid, "window": {"from": format_time(run.starts_at), "to": format_time(run.ends_at)}}
+                for run in made[:100]
+            ],
+        }
+    response.headers["Location"] = f"/v1/models/{model}/runs/{answer['id']}"
+    return answer
+
+
+def _asked_spans(session: Session, parts: Parts, model: ModelRow, monitor: MonitorRow, asked: RunBody) -> list[Span]:
+    grid = windows.grid_of(monitor.schedule, monitor.window, monitor.offset)
+    if asked.since is None or asked.until is None:
+        mark = watermark(session, model, parts.clock, parts.settings)
+        end = grid.last_end(mark - 400 * 24 * HOUR, mark)
+        if end is None:
+            raise Conflict("no window of the monitor has ended yet")
+        return [grid.ending(end)]
+    span = _span(asked.since, asked.until)
+    if span.end > parts.clock.now():
+        raise refused([Fault("/to", "in_the_future", "a window is run when it is over")])
+    if asked.each is None:
+        return [span]
+    found: list[Span] = []
+    for window in windows.each(span, asked.each):
+        found.append(window)
+        if len(found) > MOST_WINDOWS:
+            raise refused([Fault("/to", "too_many_windows", f"at most {MOST_WINDOWS} windows are run at once")])
+    if not found:
+        raise refused([Fault("/each", "no_window", f"no whole window of {asked.each} lies in that span")])
+    return found
+
+
+def _queued(
+    session: Session, parts: Parts, monitor: MonitorRow, version: VersionRow, span: Span, *, alert: bool
+) -> RunRow | None:
+    """Return a run that the scheduler will take up; none where the version had no records yet, or one is under way."""
+    if version.first_event_at is None or version.first_event_at >= span.end:
+        return None
+    same = (
+        RunRow.monitor_id == monitor.id,
+        RunRow.version_id == version.id,
+        RunRow.starts_at == span.start,
+        RunRow.ends_at == span.end,
+    )
+    if session.scalar(select(RunRow.id).where(*same, RunRow.status.in_(("queued", "running"))).limit(1)):
+        return None
+    known = session.scalar(select(func.max(RunRow.revision)).where(*same)) or 0
+    return RunRow(
+        uid=derived_id("run", monitor.uid, version.name, span.start, span.end, known + 1),
+        model_id=monitor.model_id,
+        monitor_id=monitor.id,
+        version_id=version.id,
+        starts_at=span.start,
+        ends_at=span.end,
+        revision=known + 1,
+        current=known == 0,
+        judged=alert,
+        status="queued",
+        backfill=True,
+        scheduled_for=parts.clock.now(),
+        software=parts.software,
+        attempt=0,
+    )
+
+
+@router.post("/windows/exclude", status_code=201, operation_id="windows_exclude", summary="Leave out a span")
+def exclude(model: str, body: ExclusionBody, parts: Parts, principal: Operator) -> dict[str, Any]:
+    """Leave a span out of longer time scales, rolling baselines, blocks and training data; its results stay."""
+    span = _span(body.since, body.until)
+    with parts.database.writing() as session:
+        owner = model_named(session, principal, model)
+        row = ExclusionRow(
+            model_id=owner.id,
+            starts_at=span.start,
+            ends_at=span.end,
+            reason=body.reason,
+            created_at=parts.clock.now(),
+        )
+        session.add(row)
+        session.flush()
+        audit(session, parts, principal, "windows.exclude", f"models/{model}/windows", owner, reason=body.reason)
+        return _exclusion(row)
+
+
+@router.get("/windows/exclude", operation_id="windows_excluded", summary="List spans left out")
+def excluded(model: str, parts: Parts, principal: Reader, page: Page) -> dict[str, object]:
+    """List the spans that are left out, newest first."""
+    with parts.database.reading() as session:
+        owner = model_named(session, principal, model)
+        statement = select(ExclusionRow).where(ExclusionRow.model_id == owner.id)
+        rows, cursor = page_of(session, statement, [ExclusionRow.id], page, descending=True)
+        return listed([_exclusion(row) for row in rows], cursor)
+
+
+def _exclusion(row: ExclusionRow) -> dict[str, Any]:
+    return {
+        "id": row.id,
+        "from": format_time(row.starts_at),
+        "to": format_time(row.ends_at),
+        "reason": row.reason,
+        "created_at": format_time(row.created_at),
+    }
