@@ -246,14 +246,15 @@ def extent(source: Source, time_column: str) -> Extent:
     if not len(known):
         raise MakesNoSense(f"{source.path} holds no row with a time in {time_column!r}")
     portions = -(-len(known) // SORTED_ROWS)
-    cuts = np.unique(np.quantile(known, np.arange(1, portions) / portions, method="lower")) if portions > 1 else []
+    shares = np.arange(1, portions) / portions
+    cuts = np.unique(np.quantile(known, shares, method="lower")) if portions > 1 else np.empty(0)
     return Extent(
         rows=len(known),
         without_time=len(times) - len(known),
         first=from_microseconds(int(known.min())),
         last=from_microseconds(int(known.max())),
         in_order=bool((np.diff(known) >= 0).all()),
-        cuts=np.asarray(cuts, dtype=np.int64),
+        cuts=cuts.astype(np.int64),
     )
 
 
