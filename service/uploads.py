@@ -258,7 +258,8 @@ def sheet_of(table: pa.Table, roles: Roles, meaning: Meaning) -> Sheet:
 
 def sheet_of_production(batches: Iterable[pa.RecordBatch], meaning: Meaning) -> Sheet:
     """Return rows of the lake as a sheet; they have its columns and types already."""
-    table = together(pa.Table.from_batches([batch]) for batch in batches)
+    parts = [pa.Table.from_batches([batch]) for batch in batches if batch.num_rows]
+    table = together(parts) if parts else pa.table({})
     if table.num_rows == 0:
         raise Unprocessable("no prediction lies in this window")
     types = {

@@ -6,6 +6,7 @@ import json
 import os
 import zlib
 from collections.abc import AsyncIterator, Callable, Mapping
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -87,10 +88,10 @@ class ConstraintsBody(Body):
     )
 
 
-def document_of(session: Session, row: BaselineRow) -> dict[str, Any]:
+def document_of(session: Session, row: BaselineRow, now: datetime) -> dict[str, Any]:
     """Return a baseline as the interface shows it."""
     version = session.get_one(VersionRow, row.version_id)
-    in_force = row.active_from is not None and baselines.newest(session, version) is row
+    in_force = row.active_from is not None and baselines.active(session, version, now) is row
     times = {"from": row.starts_at, "to": row.ends_at, "active_from": row.active_from, "created_at": row.created_at}
     return {
         "id": row.uid,
@@ -230,7 +231,7 @@ def _finish(parts: Assembly, principal: Principal, wanted: baselines.Wanted, she
         model = session.get_one(ModelRow, row.model_id)
         about = f"models/{model.name}/baselines/{row.name}"
         audit(session, parts, principal, "baseline.create", about, model, rows=row.rows, origin=row.origin)
-        return document_of(session, row)
+        return document_of(session, row, parts.clock.now())
 
 
 async def _from_span(model: str, request: Request, parts: Assembly, principal: Principal, body: SpanBody) -> Response:
@@ -372,7 +373,7 @@ def index(
                 VersionRow.name == version
             )
         rows, cursor = page_of(session, statement, [BaselineRow.id], page)
-        return listed([document_of(session, row) for row in rows], cursor)
+        return listed([document_of(session, row, parts.clock.now()) for row in rows], cursor)
 
 
 @router.get("/{baseline}", operation_id="baselines_read", summary="Read a baseline")
@@ -381,7 +382,7 @@ def read(model: str, baseline: str, response: Response, parts: Parts, principal:
     with parts.database.reading() as session:
         row = baseline_named(session, model_named(session, principal, model), baseline)
         response.headers["ETag"] = etag(row.revision)
-        return document_of(session, row)
+        return document_of(session, row, parts.clock.now())
 
 
 @router.delete("/{baseline}", status_code=204, operation_id="baselines_delete", summary="Delete a baseline")
@@ -414,7 +415,7 @@ def activate(
         about = f"models/{model}/baselines/{baseline}"
         detail = {"from": format_time(moment), "reason": wanted.reason}
         audit(session, parts, principal, "baseline.activate", about, owner, **detail)
-        return document_of(session, row)
+        return document_of(session, row, parts.clock.now())
 
 
 @router.get("/{baseline}/constraints", operation_id="constraints_read", summary="Read a baseline's constraints")

@@ -2,6 +2,7 @@
 
 import re
 import threading
+import traceback
 from collections.abc import Callable, Mapping
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as NotYet
@@ -115,7 +116,7 @@ class Jobs:
             self._end(progress.uid, state=state, error=problem.detail or problem.title)
             raise
         except BaseException as error:
-            _log.exception("job failed", job=progress.uid, kind=type(error).__name__)
+            _log.error("job failed", job=progress.uid, traceback="".join(traceback.format_exception(error)))
             self._end(progress.uid, state="failed", error="it failed for a reason that the service's log names")
             raise
         self._end(progress.uid, state="done", result=result)

@@ -7,6 +7,7 @@ shape here, and whatever nobody foresaw is logged and answered by a 500 that say
 import html
 import json
 import re
+import traceback
 from collections.abc import Iterable, Mapping, Sequence
 from http import HTTPStatus
 from typing import Any
@@ -176,7 +177,8 @@ class Envelope:
         try:
             await self.app(scope, receive, marked)
         except Exception as error:  # the last resort: whatever it is, it is logged and answered
-            _log.exception("unforeseen", request_id=mark, method=scope["method"], path=scope["path"], kind=type(error))
+            story = "".join(traceback.format_exception(error))  # without the frames' variables, which may hold secrets
+            _log.error("unforeseen", request_id=mark, method=scope["method"], path=scope["path"], traceback=story)
             if started:
                 raise
             answer = render(Request(scope), Problem("the service's log says more, under this request id"))

@@ -1,0 +1,121 @@
+"""The catalogue: what the installed packages contain, read off the code and listed nowhere else."""
+
+import dataclasses
+import inspect
+from collections.abc import Mapping
+from typing import Any
+
+from fastapi import APIRouter
+from pydantic import TypeAdapter
+
+from monitors import discovery
+from monitors.contract import BinnedStatistic, Kind
+from service import webhooks
+from service.api.depends import Reader, listed
+from service.api.monitors import MonitorBody
+
+router = APIRouter(prefix="/v1/catalog", tags=["catalog"])
+
+CALL: Mapping[str, Any] = {
+    "type": "object",
+    "required": ["type", "timestamp", "version", "sequence", "data"],
+    "properties": {
+        "type": {"type": "string"},
+        "timestamp": {"type": "string", "format": "date-time"},
+        "version": {"const": 1},
+        "sequence": {"type": "integer"},
+        "data": {"type": "object"},
+    },
+}
+"""What every call to a webhook carries."""
+
+
+def _told(thing: object) -> str:
+    """Return the first paragraph of a docstring in one line."""
+    return " ".join((inspect.getdoc(thing) or "").partition("\n\n")[0].split())
+
+
+def _kind(name: str, kind: Kind) -> dict[str, Any]:
+    return {
+        "name": name,
+        "title": kind.title,
+        "description": _told(type(kind)),
+        "parameters": kind.parameters.model_json_schema(by_alias=True),
+        "needs_labels": kind.needs_labels,
+        "default": kind.default,
+        "source": kind.source,
+        "by": discovery.by(name) or None,
+        "example": MonitorBody.model_validate({"name": name, "kind": name}).model_dump(exclude_defaults=True),
+    }
+
+
+def _metric(name: str, statistic: BinnedStatistic) -> dict[str, Any]:
+    options = {
+        field.name: {
+            **TypeAdapter(type(field.default)).json_schema(),
+            "default": field.default,
+        }
+        for field in dataclasses.fields(statistic)
+        if field.default is not dataclasses.MISSING
+    }
+    return {
+        "name": name,
+        "description": _told(type(statistic)),
+        "unit": statistic.unit,
+        "unchanged": statistic.unchanged,
+        "direction": statistic.direction.value,
+        "types": sorted(kind.value for kind in statistic.types),
+        "ordered": statistic.ordered,
+        "parameters": {"type": "object", "properties": options, "additionalProperties": False},
+        "source": statistic.source,
+        "by": discovery.by(name) or None,
+        "example": {"policy": {"threshold": {name: 0.2}}, "parameters": {"also": [name]}},
+    }
+
+
+@router.get("/monitors", operation_id="catalog_monitors", summary="What can be watched")
+def monitors(principal: Reader) -> dict[str, object]:  # noqa: ARG001 - the scope is declared by it
+    """List the kinds of monitors, plug-ins included."""
+    return listed([_kind(name, kind) for name, kind in discovery.kinds().items()], None)
+
+
+@router.get("/metrics", operation_id="catalog_metrics", summary="What can be measured")
+def metrics(principal: Reader) -> dict[str, object]:  # noqa: ARG001 - the scope is declared by it
+    """List the statistics, plug-ins included."""
+    return listed([_metric(name, statistic) for name, statistic in discovery.statistics().items()], None)
+
+
+@router.get("/explainers", operation_id="catalog_explainers", summary="How predictions can be explained")
+def explainers(principal: Reader) -> dict[str, object]:  # noqa: ARG001 - the scope is declared by it
+    """List the explainers; none is installed yet."""
+    return listed([], None)
+
+
+@router.get("/webhooks", operation_id="catalog_webhooks", summary="Where events can be delivered")
+def webhook_kinds(principal: Reader) -> dict[str, object]:  # noqa: ARG001 - the scope is declared by it
+    """List the kinds of webhooks."""
+    example = {"name": "on-call", "url": "https://hooks.example.com/plumbline", "events": ["alert.opened"]}
+    generic = {
+        "name": "generic",
+        "description": "A signed POST as Standard Webhooks 1.0 has it.",
+        "body": CALL,
+        "source": "Standard Webhooks 1.0.0",
+        "example": example,
+    }
+    return listed([generic], None)
+
+
+@router.get("/events", operation_id="catalog_events", summary="What can be told")
+def events(principal: Reader) -> dict[str, object]:  # noqa: ARG001 - the scope is declared by it
+    """List the events that webhooks can ask for."""
+    return listed(
+        [
+            {
+                "name": name,
+                "description": description,
+                "body": {**CALL, "properties": {**CALL["properties"], "type": {"const": name}}},
+            }
+            for name, description in webhooks.EVENTS.items()
+        ],
+        None,
+    )
