@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar, cast
 
 import numpy as np
@@ -22,6 +22,11 @@ COUNT, MISSING, NON_FINITE, WRONG_TYPE = 0, 1, 2, 3
 MINIMUM, MAXIMUM, MEAN, M2 = 0, 1, 2, 3
 """The places of a column's whole and broken numbers."""
 
+LINEAR, BITS, FOLDED, HALVES = 0, 1, 2, 3
+HALF = 0x3FE0000000000000
+GREATEST = 0x7FFFFFFFFFFFFFFF
+"""The bits of 0.5, and all bits of a whole number but its sign."""
+
 
 def compiled(function: F) -> F:
     """Compile a loop on its first call and keep it in numba's cache, where there is a folder for one."""
@@ -31,6 +36,11 @@ def compiled(function: F) -> F:
 def compiled_reordering(function: F) -> F:
     """Compile a loop whose additions may be reordered, so that several run at once."""
     return _compile(function, fastmath={"reassoc", "contract", "nsz"})
+
+
+def compiled_finite(function: F) -> F:
+    """Compile a loop that sees finite numbers only."""
+    return _compile(function, fastmath=True)
 
 
 def _compile(function: F, fastmath: object) -> F:
@@ -44,46 +54,108 @@ def _compile(function: F, fastmath: object) -> F:
 class Search:
     """How the cell of a value is found.
 
-    ``table`` cuts the span of the edges into equal parts with at most one edge each: its entry is the number of edges
-    in the parts before. Where no table of 64k parts isolates each edge it is empty and ``edges``, filled up with +inf
-    to a power of two, are searched by halves.
+    Values are cut into parts that hold at most one edge each; ``table`` has the number of edges in the parts before.
+    Parts are equally long (``LINEAR``), or equal in the leading bits of the number (``BITS``, for heavy tails) or its
+    distance from the nearer of 0 and 1 (``FOLDED``, for scores). Where no table of 64k parts isolates each edge
+    (``HALVES``), ``edges``, filled up with +inf to a power of two, are searched by halves.
     """
 
     edges: NDArray[np.float64]
-    table: NDArray[np.int32]
+    table: NDArray[np.uint16]
+    kind: int
     low: float
     scale: float
+    origin: int
+    last: int
+    shift: int
     tied: bool
     cells: int
 
     @property
-    def plan(self) -> tuple[NDArray[np.float64], NDArray[np.int32], float, float, bool]:
+    def plan(self) -> tuple[NDArray[np.float64], NDArray[np.uint16], int, float, float, int, int, int, bool]:
         """What the compiled loops take."""
-        return self.edges, self.table, self.low, self.scale, self.tied
+        return (
+            self.edges,
+            self.table,
+            self.kind,
+            self.low,
+            self.scale,
+            self.origin,
+            self.last,
+            self.shift,
+            self.tied,
+        )
 
 
 def plan_search(edges: NDArray[np.float64], tied: bool, largest: int = 65536) -> Search:
-    """Plan how values are put between strictly increasing edges."""
+    """Plan how values are put between strictly increasing edges, of which there may be 32,767."""
+    if edges.size > 32767:
+        raise ValueError(f"{edges.size} edges are too many; a column has at most 32,767")
     cells = 2 * edges.size + 1 if tied else edges.size + 1
-    if edges.size > 1:
-        low, high = float(edges[0]), float(edges[-1])
-        size = 1024
-        while size <= largest:
-            with np.errstate(over="ignore", divide="ignore", invalid="ignore"):
-                scale = float(np.float64(size) / np.float64(high - low))
-            if not 0.0 < scale < 1e300:
-                break
-            part = np.minimum((edges - low) * scale, float(size - 1)).astype(np.int64)
-            table = np.searchsorted(part, np.arange(size + 1), side="left").astype(np.int32)
-            if np.diff(table).max() <= 1:
-                return Search(np.append(edges, np.inf), table[:size].copy(), low, scale, tied, cells)
-            size *= 2
     padded = 1
     while padded < edges.size + 1:
         padded *= 2
     filled = np.full(padded, np.inf)
     filled[: edges.size] = edges
-    return Search(filled, np.empty(0, np.int32), 0.0, 0.0, tied, cells)
+    if edges.size > 1:
+        for kind in (LINEAR, BITS, FOLDED):
+            if kind == FOLDED and not (edges[0] >= 0.0 and edges[-1] <= 1.0):
+                continue
+            search = _plan_linear(filled, edges, tied, largest) if kind == LINEAR else None
+            search = search or (_plan_bits(filled, edges, tied, largest, kind) if kind != LINEAR else None)
+            if search is not None:
+                return search
+    identity = np.arange(padded, dtype=np.uint16)
+    return Search(filled, identity, HALVES, 0.0, 0.0, 0, 0, 0, tied, cells)
+
+
+def _plan_linear(filled: NDArray[np.float64], edges: NDArray[np.float64], tied: bool, largest: int) -> Search | None:
+    cells = 2 * edges.size + 1 if tied else edges.size + 1
+    low, high = float(edges[0]), float(edges[-1])
+    size = 1024
+    while size <= largest:
+        with np.errstate(over="ignore", divide="ignore", invalid="ignore"):
+            scale = float(np.float64(size) / np.float64(high - low))
+        if not 0.0 < scale < 1e300:
+            return None
+        draft = Search(filled, np.zeros(size, np.uint16), LINEAR, low, scale, 0, 0, 0, tied, cells)
+        table = _table(draft, edges)
+        if table is not None:
+            return replace(draft, table=table)
+        size *= 2
+    return None
+
+
+def _plan_bits(
+    filled: NDArray[np.float64], edges: NDArray[np.float64], tied: bool, largest: int, kind: int
+) -> Search | None:
+    cells = 2 * edges.size + 1 if tied else edges.size + 1
+    keys = np.empty(edges.size, np.int64)
+    _keys(edges, 0, edges.size, kind, np.empty(edges.size), keys)
+    origin, last = int(keys[0]), int(keys[-1])
+    shift = 0
+    while ((last - origin) >> shift) + 1 > largest:
+        shift += 1
+    found = None
+    while ((last - origin) >> shift) >= edges.size // 2:
+        size = ((last - origin) >> shift) + 1
+        draft = Search(filled, np.zeros(size, np.uint16), kind, 0.0, 0.0, origin, last, shift, tied, cells)
+        table = _table(draft, edges)
+        if table is None:
+            break
+        found = replace(draft, table=table)
+        shift += 1
+    return found
+
+
+def _table(search: Search, edges: NDArray[np.float64]) -> NDArray[np.uint16] | None:
+    """Return how many edges lie in the parts before each one; None where a part holds two."""
+    parts = np.empty(edges.size, np.int32)
+    scratch, keys = np.empty(edges.size), np.empty(edges.size, np.int64)
+    _part(edges, 0, edges.size, *search.plan[:8], scratch, keys, parts)
+    if (np.diff(parts) < 1).any():
+        return None
+    return np.searchsorted(parts, np.arange(search.table.size), side="left").astype(np.uint16)
 
 
 @compiled
@@ -107,106 +179,221 @@ def spread_codes(codes: Any, validity: Any, offset: int) -> Any:
 
 
 @compiled
-def _find(
-    values: Any, start: int, stop: int, edges: Any, table: Any, low: float, scale: float, tied: bool, cells: Any
-) -> None:
-    """Write the cell of each value from start to stop into cells, for NaN any cell."""
+def _keys(values: Any, start: int, stop: int, kind: int, scratch: Any, keys: Any) -> None:
+    """Write whole numbers in the order of the values: their bits, or for FOLDED those of the distance from 0 or 1."""
     n = stop - start
-    if table.size:
-        top = np.float64(table.size - 1)
+    if kind == FOLDED:
         for i in range(n):
             value = values[start + i]
-            f = (value - low) * scale
+            near = value if value < 0.5 else 1.0 - value
+            scratch[i] = near if near > 0.0 else 0.0
+        bits = scratch.view(np.int64)
+        for i in range(n):
+            keys[i] = bits[i] if values[start + i] < 0.5 else 2 * HALF - bits[i]
+    else:
+        for i in range(n):
+            scratch[i] = values[start + i] + 0.0
+        bits = scratch.view(np.int64)
+        for i in range(n):
+            key = bits[i]
+            keys[i] = key ^ ((key >> 63) & GREATEST)
+
+
+@compiled
+def _part(
+    values: Any,
+    start: int,
+    stop: int,
+    edges: Any,
+    table: Any,
+    kind: int,
+    low: float,
+    scale: float,
+    origin: int,
+    last: int,
+    shift: int,
+    scratch: Any,
+    keys: Any,
+    parts: Any,
+) -> None:
+    """Write the part of each value from start to stop, all finite; searching by halves, the edges below the value."""
+    n = stop - start
+    if kind == LINEAR:
+        top = np.float64(table.size - 1)
+        for i in range(n):
+            f = (values[start + i] - low) * scale
             f = f if f > 0.0 else 0.0
             f = f if f < top else top
-            before = table[np.int64(f)]
+            parts[i] = np.int32(f)
+    elif kind == HALVES:
+        for i in range(n):
+            parts[i] = 0
+        step = edges.size >> 1
+        while step > 0:
+            for i in range(n):
+                j = parts[i]
+                parts[i] = j + np.int32(step) * np.int32(edges[np.uint64(j + step - 1)] < values[start + i])
+            step >>= 1
+    else:
+        _keys(values, start, stop, kind, scratch, keys)
+        for i in range(n):
+            key = keys[i]
+            key = key if key > origin else origin
+            key = key if key < last else last
+            parts[i] = np.int32(np.uint64(key - origin) >> np.uint64(shift))
+
+
+@compiled
+def locate(
+    values: Any,
+    edges: Any,
+    table: Any,
+    kind: int,
+    low: float,
+    scale: float,
+    origin: int,
+    last: int,
+    shift: int,
+    tied: bool,
+    none: int,
+    cells: Any,
+) -> None:
+    """Write the cell of each value into cells, ``none`` where it is not finite."""
+    block = min(BLOCK, values.size)
+    clean = np.empty(block)
+    scratch = np.empty(block)
+    keys = np.empty(block, np.int64)
+    parts = np.empty(block, np.int32)
+    for start in range(0, values.size, BLOCK):
+        n = min(BLOCK, values.size - start)
+        for i in range(n):
+            value = values[start + i]
+            clean[i] = value if abs(value) <= LARGEST else 0.0
+        _part(clean, 0, n, edges, table, kind, low, scale, origin, last, shift, scratch, keys, parts)
+        for i in range(n):
+            value = clean[i]
+            before = np.uint64(table[np.uint64(parts[i])])
             edge = edges[before]
             if tied:
-                cells[i] = 2 * before + np.int32(edge <= value) + np.int32(edge < value)
+                cell = np.int32(2 * before + np.uint64(edge <= value) + np.uint64(edge < value))
             else:
-                cells[i] = before + np.int32(edge <= value)
-        return
-    for i in range(n):
-        cells[i] = 0
-    step = edges.size >> 1
-    while step > 0:
-        for i in range(n):
-            j = cells[i]
-            cells[i] = j + np.int32(step) * np.int32(edges[j + step - 1] <= values[start + i])
-        step >>= 1
+                cell = np.int32(before + np.uint64(edge <= value))
+            cells[start + i] = cell if abs(values[start + i]) <= LARGEST else np.int32(none)
+
+
+@compiled_reordering
+def _shifted_sums(values: Any, start: int, stop: int, origin: float) -> Any:
+    """Return the sums of the values' distances from a number and of their squares; not finite if a value is not."""
+    total = 0.0
+    squares = 0.0
+    for i in range(start, stop):
+        off = values[i] - origin
+        total += off
+        squares += off * off
+    return total, squares
+
+
+@compiled_finite
+def _ends(values: Any, start: int, stop: int) -> Any:
+    """Return the least and the greatest of values that are all finite."""
+    least = values[start]
+    most = values[start]
+    for i in range(start, stop):
+        value = values[i]
+        least = value if value < least else least
+        most = value if value > most else most
+    return least, most
+
+
+@compiled
+def _keep_finite(values: Any, start: int, stop: int, clean: Any, whole: Any) -> Any:
+    """Write the finite values side by side, count the others, and return how many there are."""
+    count: Any = 0
+    infinite: Any = 0
+    for i in range(start, stop):
+        value = values[i]
+        clean[count] = value
+        count += np.int64(abs(value) <= LARGEST)
+        infinite += np.int64(abs(value) == np.inf)
+    whole[MISSING] += stop - start - count
+    whole[NON_FINITE] += infinite
+    return count
+
+
+@compiled
+def _add_finite(values: Any, start: int, stop: int, whole: Any, broken: Any, total: Any, squares: Any) -> None:
+    """Add finite values, at least one, to a column's numbers, moments as Chan, Golub and LeVeque.
+
+    ``total`` and ``squares`` are the sums of the values' distances from the mean so far, and of their squares.
+    """
+    count = stop - start
+    before = whole[COUNT]
+    together = before + count
+    if not abs(squares) <= LARGEST:  # too large to be squared: as far as numbers go
+        gap = -broken[MEAN]
+        for i in range(start, stop):
+            gap += values[i] / count
+        squares = LARGEST
+    else:
+        gap = total / count
+        inside = squares - total * gap
+        if total * gap > 1000.0 * inside:  # the mean so far is far away: the difference has lost digits
+            mean = broken[MEAN] + gap
+            inside = 0.0
+            off = 0.0
+            for i in range(start, stop):
+                inside += (values[i] - mean) ** 2
+                off += values[i] - mean
+            gap += off / count
+            inside -= off * off / count
+        squares = inside
+    share = count / together
+    broken[MEAN] += gap * share
+    broken[M2] = min(broken[M2] + max(squares, 0.0) + gap * gap * (before * share), LARGEST)
+    least, most = _ends(values, start, stop)
+    broken[MINIMUM] = min(broken[MINIMUM], least)
+    broken[MAXIMUM] = max(broken[MAXIMUM], most)
+    whole[COUNT] = together
+
+
+@compiled
+def _count_parts(
+    values: Any, start: int, stop: int, edges: Any, table: Any, tied: bool, parts: Any, even: Any, odd: Any
+) -> None:
+    """Add finite values to the sums and counts of their cells, in turn to one of two tables: equal ones do not wait."""
+    two = np.uint64(2)
+    one = np.uint64(1)
+    n = stop - start
     if tied:
         for i in range(n):
-            j = cells[i]
-            before = j - 1 if j > 0 else 0
-            cells[i] = 2 * j - np.int32((edges[before] == values[start + i]) and j > 0)
-
-
-@compiled
-def locate(values: Any, edges: Any, table: Any, low: float, scale: float, tied: bool, last: int, cells: Any) -> None:
-    """Write the cell of each value into cells, ``last`` where it is not finite."""
-    for start in range(0, values.size, BLOCK):
-        stop = min(start + BLOCK, values.size)
-        _find(values, start, stop, edges, table, low, scale, tied, cells[start:stop])
-        for i in range(start, stop):
-            if not abs(values[i]) <= LARGEST:
-                cells[i] = last
-
-
-@compiled_reordering
-def _block_sums(values: Any, start: int, stop: int) -> Any:
-    """Return how many values are finite, their sum, least and greatest, branch-free."""
-    count: Any = 0
-    total = 0.0
-    least = np.inf
-    most = -np.inf
-    for i in range(start, stop):
-        value = values[i]
-        finite = abs(value) <= LARGEST
-        count += np.int64(finite)
-        total += value if finite else 0.0
-        least = value if finite and value < least else least
-        most = value if finite and value > most else most
-    return count, total, least, most
-
-
-@compiled_reordering
-def _block_squares(values: Any, start: int, stop: int, mean: float) -> float:
-    total = 0.0
-    for i in range(start, stop):
-        value = values[i]
-        off = value - mean if abs(value) <= LARGEST else 0.0
-        total += off * off
-    return total
-
-
-@compiled
-def _add_block(values: Any, start: int, stop: int, whole: Any, broken: Any) -> int:
-    """Add one block of values to a column's numbers, moments as Chan, Golub and LeVeque; return the finite ones."""
-    count, total, least, most = _block_sums(values, start, stop)
-    if count:
-        mean = total / count
-        if not abs(mean) <= LARGEST:  # the sum overflowed
-            mean = 0.0
-            for i in range(start, stop):
-                if abs(values[i]) <= LARGEST:
-                    mean += values[i] / count
-        squares = _block_squares(values, start, stop, mean)
-        before = whole[COUNT]
-        together = before + count
-        gap = mean - broken[MEAN]
-        broken[MEAN] += gap * (count / together)
-        broken[M2] += squares + gap * gap * (before * (count / together))
-        broken[MINIMUM] = min(broken[MINIMUM], least)
-        broken[MAXIMUM] = max(broken[MAXIMUM], most)
-        whole[COUNT] = together
-    n = stop - start
-    if count < n:
-        whole[MISSING] += n - count
-        infinite: Any = 0
-        for i in range(start, stop):
-            infinite += np.int64(abs(values[i]) == np.inf)
-        whole[NON_FINITE] += infinite
-    return int(count)
+            value = values[start + i]
+            before = np.uint64(table[np.uint64(parts[i])])
+            edge = edges[before]
+            cell = two * (two * before + np.uint64(edge <= value) + np.uint64(edge < value))
+            if i & 1:
+                odd[cell] += value
+                odd[cell + one] += 1.0
+            else:
+                even[cell] += value
+                even[cell + one] += 1.0
+        return
+    for i in range(0, n & ~1, 2):
+        value = values[start + i]
+        cell = np.uint64(table[np.uint64(parts[i])])
+        cell = two * (cell + np.uint64(edges[cell] <= value))
+        even[cell] += value
+        even[cell + one] += 1.0
+        value = values[start + i + 1]
+        cell = np.uint64(table[np.uint64(parts[i + 1])])
+        cell = two * (cell + np.uint64(edges[cell] <= value))
+        odd[cell] += value
+        odd[cell + one] += 1.0
+    if n & 1:
+        value = values[stop - 1]
+        cell = np.uint64(table[np.uint64(parts[n - 1])])
+        cell = two * (cell + np.uint64(edges[cell] <= value))
+        even[cell] += value
+        even[cell + one] += 1.0
 
 
 @compiled
@@ -214,8 +401,12 @@ def tally_numbers(
     values: Any,
     edges: Any,
     table: Any,
+    kind: int,
     low: float,
     scale: float,
+    origin: int,
+    last: int,
+    shift: int,
     tied: bool,
     counts: Any,
     sums: Any,
@@ -224,47 +415,37 @@ def tally_numbers(
 ) -> None:
     """Add all values to a column's counts, sums and numbers."""
     width = counts.size
-    even_counts = np.zeros(width + 1, np.int64)
-    odd_counts = np.zeros(width + 1, np.int64)
-    even_sums = np.zeros(width + 1, np.float64)
-    odd_sums = np.zeros(width + 1, np.float64)
-    cells = np.empty(BLOCK, np.int32)
+    even = np.zeros(2 * width)  # sum and count of each cell side by side
+    odd = np.zeros(2 * width)
+    block = min(BLOCK, values.size)
+    clean = np.empty(block)
+    scratch = np.empty(block)
+    keys = np.empty(block, np.int64)
+    parts = np.empty(block, np.int32)
     for start in range(0, values.size, BLOCK):
-        stop = min(start + BLOCK, values.size)
-        n = stop - start
-        finite = _add_block(values, start, stop, whole, broken)
-        if finite == 0:
+        n = min(BLOCK, values.size - start)
+        if whole[COUNT] == 0 and abs(values[start]) <= LARGEST:
+            broken[MEAN] = values[start]
+        total, squares = _shifted_sums(values, start, start + n, broken[MEAN])
+        if abs(squares) <= LARGEST:
+            stop = start + n
+            _add_finite(values, start, stop, whole, broken, total, squares)
+            _part(values, start, stop, edges, table, kind, low, scale, origin, last, shift, scratch, keys, parts)
+            _count_parts(values, start, stop, edges, table, tied, parts, even, odd)
             continue
-        _find(values, start, stop, edges, table, low, scale, tied, cells)
-        if finite < n:
-            for i in range(n):
-                if not abs(values[start + i]) <= LARGEST:
-                    cells[i] = width
-        if tied:
-            for i in range(n):
-                cell = cells[i]
-                even_counts[cell] += 1
-                if not cell & 1 and cell < width:
-                    even_sums[cell] += values[start + i]
+        n = _keep_finite(values, start, start + n, clean, whole)
+        if n:
+            total, squares = _shifted_sums(clean, 0, n, broken[MEAN])
+            _add_finite(clean, 0, n, whole, broken, total, squares)
+            _part(clean, 0, n, edges, table, kind, low, scale, origin, last, shift, scratch, keys, parts)
+            _count_parts(clean, 0, n, edges, table, tied, parts, even, odd)
+    for place in range(width):
+        count = np.int64(even[2 * place + 1] + odd[2 * place + 1])
+        counts[place] += count
+        if tied and place & 1:
+            sums[place] += count * edges[place >> 1]
         else:
-            half = n & ~1
-            for i in range(0, half, 2):
-                one = cells[i]
-                two = cells[i + 1]
-                even_counts[one] += 1
-                odd_counts[two] += 1
-                even_sums[one] += values[start + i]
-                odd_sums[two] += values[start + i + 1]
-            if half < n:
-                even_counts[cells[half]] += 1
-                even_sums[cells[half]] += values[start + half]
-    for cell in range(width):
-        count = even_counts[cell] + odd_counts[cell]
-        counts[cell] += count
-        if tied and cell & 1:
-            sums[cell] += count * edges[cell >> 1]
-        else:
-            sums[cell] += even_sums[cell] + odd_sums[cell]
+            sums[place] += even[2 * place] + odd[2 * place]
 
 
 @compiled
@@ -340,10 +521,16 @@ def tally_segments(
 @compiled
 def describe_segments(values: Any, bounds: Any, whole: Any, broken: Any) -> None:
     """Add the values of each segment to its numbers, ``whole[s]`` and ``broken[s]``."""
+    clean = np.empty(BLOCK)
     for segment in range(bounds.size - 1):
         for start in range(bounds[segment], bounds[segment + 1], BLOCK):
-            stop = min(start + BLOCK, bounds[segment + 1])
-            _add_block(values, start, stop, whole[segment], broken[segment])
+            n = min(start + BLOCK, bounds[segment + 1]) - start
+            n = _keep_finite(values, start, start + n, clean, whole[segment])
+            if n:
+                if whole[segment, COUNT] == 0:
+                    broken[segment, MEAN] = clean[0]
+                total, squares = _shifted_sums(clean, 0, n, broken[segment, MEAN])
+                _add_finite(clean, 0, n, whole[segment], broken[segment], total, squares)
 
 
 @compiled
@@ -355,7 +542,8 @@ def add_numbers(whole: Any, broken: Any, more_whole: Any, more_broken: Any) -> N
             together = n + m
             gap = more_broken[column, MEAN] - broken[column, MEAN]
             broken[column, MEAN] += gap * (m / together)
-            broken[column, M2] += more_broken[column, M2] + gap * gap * (n * (m / together))
+            squares = more_broken[column, M2] + gap * gap * (n * (m / together))
+            broken[column, M2] = min(broken[column, M2] + squares, LARGEST)
             broken[column, MINIMUM] = min(broken[column, MINIMUM], more_broken[column, MINIMUM])
             broken[column, MAXIMUM] = max(broken[column, MAXIMUM], more_broken[column, MAXIMUM])
         for place in range(4):

@@ -13,6 +13,9 @@ from numpy.typing import NDArray
 from monitors.cells import spread_codes, spread_numbers
 
 
+_DOUBLE, _TEXT, _CODE = pa.float64(), pa.string(), pa.int32()
+
+
 @dataclass(frozen=True, slots=True)
 class Coded:
     """A column as codes: ``codes`` of shape (rows,) point into ``dictionary``, -1 where there is no value.
@@ -41,6 +44,8 @@ def numbers_of(array: pa.Array | pa.ChunkedArray) -> NDArray[np.float64] | None:
     if isinstance(array, pa.ChunkedArray):
         array = array.combine_chunks()
     kind = array.type
+    if kind == _DOUBLE:
+        return _doubles(array)
     if pa.types.is_null(kind):
         return frozen(np.full(len(array), np.nan))
     if pa.types.is_dictionary(kind):
@@ -57,7 +62,7 @@ def numbers_of(array: pa.Array | pa.ChunkedArray) -> NDArray[np.float64] | None:
     if pa.types.is_boolean(kind):
         return _doubles(array.cast(pa.int8()).cast(pa.float64()))
     if pa.types.is_floating(kind) or pa.types.is_integer(kind) or pa.types.is_decimal(kind):
-        return _doubles(array if kind == pa.float64() else array.cast(pa.float64(), safe=False))
+        return _doubles(array.cast(_DOUBLE, safe=False))
     return None
 
 
@@ -84,7 +89,7 @@ def codes_of(array: pa.Array | pa.ChunkedArray, categories: pa.Array) -> Coded |
     dictionary = array.dictionary
     if not is_text(dictionary.type):
         dictionary = pa.array([_spelled(value) for value in dictionary.to_pylist()], pa.string())
-    elif dictionary.type != pa.string():
+    elif dictionary.type != _TEXT:
         dictionary = dictionary.cast(pa.string())
     return _coded(array.indices, dictionary, categories)
 
@@ -111,7 +116,7 @@ def _indices(array: pa.DictionaryArray) -> NDArray[np.int32]:
 
 def _spread(indices: pa.Array) -> NDArray[np.int32]:
     """Return codes as int32, -1 where null, read-only."""
-    if indices.type != pa.int32():
+    if indices.type != _CODE:
         indices = indices.cast(pa.int32(), safe=False)
     validity, data = indices.buffers()
     codes: NDArray[np.int32] = np.empty(0, np.int32)

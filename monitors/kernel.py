@@ -47,9 +47,7 @@ def profile_batches(batches: Iterable[pa.RecordBatch], layout: Layout) -> Profil
     tally = Tally.empty(layout, dense=True)
     rows, first, last, labelled = 0, None, None, False
     outcomes: NDArray[np.float64] | None = None
-    for batch in batches:
-        if not batch.num_rows:
-            continue
+    for batch in _gathered(batches, 16384):
         rows += batch.num_rows
         names = set(batch.schema.names)
         for place, name in enumerate(grid.names):
@@ -77,7 +75,7 @@ def profile_buckets(batches: Iterable[pa.RecordBatch], layout: Layout, hours: in
     Rows may come in any order; the column ``timestamp`` is needed.
     """
     pieces: dict[int, list[Profile]] = {}
-    for batch in _gathered(batches):
+    for batch in _gathered(batches, 65536):
         stamps = _microseconds(batch.column(TIMESTAMP))
         buckets = stamps // (hours * HOUR_US) * hours
         batch, buckets, stamps = _in_order(batch, buckets, stamps)
@@ -99,7 +97,7 @@ def block_counts(batches: Iterable[pa.RecordBatch], layout: Layout, hours: int, 
     counts = {name: csr_array((blocks, layout.columns[name].cells), dtype=np.int64) for name in grid.names}
     missing = {name: np.zeros(blocks, np.int64) for name in grid.names}
     rows = np.zeros(blocks, np.int64)
-    for batch in _gathered(batches):
+    for batch in _gathered(batches, 65536):
         stamps = _microseconds(batch.column(TIMESTAMP))
         block = (stamps - start_us) // length
         kept = (block >= 0) & (block < blocks)
@@ -119,7 +117,7 @@ def block_counts(batches: Iterable[pa.RecordBatch], layout: Layout, hours: int, 
     return Blocks(counts=counts, missing=missing, rows=rows)
 
 
-def _gathered(batches: Iterable[pa.RecordBatch], least: int = 65536) -> Iterator[pa.RecordBatch]:
+def _gathered(batches: Iterable[pa.RecordBatch], least: int) -> Iterator[pa.RecordBatch]:
     """Yield the rows in batches that are not needlessly small."""
     waiting: list[pa.RecordBatch] = []
     rows = 0

@@ -311,7 +311,7 @@ def _score_layout(values: NDArray[np.float64], bins: int) -> NumericLayout:
         half = bins // 2
         edges = distinct if distinct.size <= half else _quantiles(values, half)
         logits = np.linspace(-16.0, 16.0, bins - half)
-        edges = np.union1d(edges, 1.0 / (1.0 + np.exp(-logits)))
+        edges = np.union1d(edges, _apart(1.0 / (1.0 + np.exp(-logits)), edges))
     else:
         edges = distinct if distinct.size <= bins else _quantiles(values, bins)
         span = max(float(values[-1] - values[0]), abs(float(values[-1])), abs(float(values[0])), 1e-12)
@@ -319,6 +319,16 @@ def _score_layout(values: NDArray[np.float64], bins: int) -> NumericLayout:
         edges = np.concatenate((values[0] - steps[::-1], edges, values[-1] + steps))
         edges = np.unique(edges[np.isfinite(edges)])
     return NumericLayout(edges, tied=distinct.size <= bins // 2 or _repeats(values, distinct))
+
+
+def _apart(even: NDArray[np.float64], edges: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the evenly spaced edges that are not beside another one, by less than 0.005 on the logit scale."""
+    place = np.searchsorted(edges, even)
+    near = 0.005 * even * (1.0 - even)
+    left = even - edges[np.maximum(place - 1, 0)]
+    right = edges[np.minimum(place, edges.size - 1)] - even
+    kept: NDArray[np.bool_] = (np.abs(left) > near) & (np.abs(right) > near)
+    return np.asarray(even[kept], np.float64)
 
 
 def _distinct(values: NDArray[np.float64]) -> NDArray[np.float64]:
