@@ -286,7 +286,7 @@ def _deliveries(session: Session) -> Iterator[str]:
     due: datetime | None = session.scalar(
         select(func.min(DeliveryRow.created_at)).where(DeliveryRow.state == "pending")
     )
-    oldest = [] if due is None else [({}, microseconds(due) / 1e6)]
+    oldest: list[tuple[Mapping[str, str], float]] = [] if due is None else [({}, microseconds(due) / 1e6)]
     yield from _family(
         "plumbline_webhook_oldest_pending_timestamp_seconds",
         "gauge",
@@ -301,7 +301,7 @@ def _family(name: str, kind: str, told: str, samples: Samples) -> Iterator[str]:
     yield f"# TYPE {name} {kind}"
     for labels, value in samples:
         inside = ",".join(f'{key}="{_escaped(text)}"' for key, text in labels.items())
-        yield f"{name}{{{inside}}} {value:g}" if inside else f"{name} {value:g}"
+        yield f"{name}{{{inside}}} {value!r}" if inside else f"{name} {value!r}"
 
 
 def _escaped(text: str) -> str:
