@@ -52,6 +52,8 @@ class Settings(BaseSettings):
     max_json_inflated: int = Field(64 * 2**20, description="The same, decompressed.")
     max_columnar: int = Field(64 * 2**20, description="Largest Arrow or Parquet body on the wire, bytes.")
     max_columnar_inflated: int = Field(256 * 2**20, description="The same, decoded.")
+    queue_bytes: int = Field(128 * 2**20, description="Bodies that may wait to be stored, bytes; more is answered 429.")
+    queue_requests: int = Field(20_000, description="The same, in requests.")
     min_free_bytes: int = Field(256 * 2**20, description="Free disk space under which ingest answers 507.")
     lateness_seconds: int = Field(3600, description="How long after its end a bucket still waits for records.")
     seal_rows: int = Field(50_000, description="Buffered rows of a model that are sealed at once.")
