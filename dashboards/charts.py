@@ -124,7 +124,14 @@ def heatmap(cells: Sequence[HeatCell], rows: Sequence[str], length: timedelta | 
                 "type": "ordinal",
                 "timeUnit": unit,
                 "title": title,
-                "axis": {"format": form, "labelOverlap": "greedy", "labelAngle": 0, "ticks": False, "domain": False, "labelPadding": 8},
+                "axis": {
+                    "format": form,
+                    "labelOverlap": "greedy",
+                    "labelAngle": 0,
+                    "ticks": False,
+                    "domain": False,
+                    "labelPadding": 8,
+                },
                 "scale": {"paddingInner": 0.06},
             },
             "y": {
@@ -145,7 +152,11 @@ def heatmap(cells: Sequence[HeatCell], rows: Sequence[str], length: timedelta | 
                         "field": "strength",
                         "type": "quantitative",
                         "legend": None,
-                        "scale": {"type": "threshold", "domain": list(STEPS), "range": [f"var(--heat-{i})" for i in range(5)]},
+                        "scale": {
+                            "type": "threshold",
+                            "domain": list(STEPS),
+                            "range": [f"var(--heat-{i})" for i in range(5)],
+                        },
                     },
                     "tooltip": tooltip,
                     "description": {"field": "verdict", "type": "nominal"},
@@ -167,7 +178,16 @@ def heatmap(cells: Sequence[HeatCell], rows: Sequence[str], length: timedelta | 
         description=description,
         spec=_spec(spec, description, {"step": ROW}),
         height=ROW * len(rows) + 48,
-        columns=("Column", "Window", "Verdict", "Effect ÷ smallest that counts", "Statistic", "Value", "p-value", "Rows"),
+        columns=(
+            "Column",
+            "Window",
+            "Verdict",
+            "Effect ÷ smallest that counts",
+            "Statistic",
+            "Value",
+            "p-value",
+            "Rows",
+        ),
         rows=tuple(
             (
                 cell.row,
@@ -211,21 +231,52 @@ def overlay(column: str, bins: Sequence[Bin], baseline: str, window: str) -> Cha
         for one in bins
     ]
     closed = [*values, values[-1] | {"low": bins[-1].high}] if values else []
-    x = {"field": "low", "type": "quantitative", "title": column, "scale": {"zero": False, "nice": False}, "axis": {"grid": False, "labelOverlap": True}}
+    x = {
+        "field": "low",
+        "type": "quantitative",
+        "title": column,
+        "scale": {"zero": False, "nice": False},
+        "axis": {"grid": False, "labelOverlap": True},
+    }
     spec = {
         "data": {"values": closed},
         "encoding": {"x": x},
         "layer": [
             {
-                "mark": {"type": "area", "interpolate": "step-after", "color": "var(--baseline)", "opacity": 0.5, "aria": False},
-                "encoding": {"y": {"field": "baseline", "type": "quantitative", "title": "share of rows", "axis": {"format": "%", "tickCount": 5}}},
+                "mark": {
+                    "type": "area",
+                    "interpolate": "step-after",
+                    "color": "var(--baseline)",
+                    "opacity": 0.5,
+                    "aria": False,
+                },
+                "encoding": {
+                    "y": {
+                        "field": "baseline",
+                        "type": "quantitative",
+                        "title": "share of rows",
+                        "axis": {"format": "%", "tickCount": 5},
+                    }
+                },
             },
             {
-                "mark": {"type": "area", "interpolate": "step-after", "color": "var(--series)", "opacity": 0.12, "aria": False},
+                "mark": {
+                    "type": "area",
+                    "interpolate": "step-after",
+                    "color": "var(--series)",
+                    "opacity": 0.12,
+                    "aria": False,
+                },
                 "encoding": {"y": {"field": "window", "type": "quantitative"}},
             },
             {
-                "mark": {"type": "line", "interpolate": "step-after", "color": "var(--series)", "strokeWidth": 2, "aria": False},
+                "mark": {
+                    "type": "line",
+                    "interpolate": "step-after",
+                    "color": "var(--series)",
+                    "strokeWidth": 2,
+                    "aria": False,
+                },
                 "encoding": {"y": {"field": "window", "type": "quantitative"}},
             },
             {
@@ -267,7 +318,12 @@ def categories(column: str, shares: Sequence[CategoryShare], baseline: str, wind
     """Return the shares of a column's categories: a filled bar for the baseline, a thin one for the window."""
     description = f"Share of rows per category of {column}: {baseline} as the wide bar, {window} as the narrow one."
     values = [
-        {"category": one.name, "baseline": one.baseline, "window": one.window, "change": formats.percent(one.window - one.baseline)}
+        {
+            "category": one.name,
+            "baseline": one.baseline,
+            "window": one.window,
+            "change": formats.percent(one.window - one.baseline),
+        }
         for one in shares
     ]
     tooltip = [
@@ -290,11 +346,30 @@ def categories(column: str, shares: Sequence[CategoryShare], baseline: str, wind
         },
         "layer": [
             {
-                "mark": {"type": "bar", "color": "var(--baseline)", "opacity": 0.5, "height": {"band": 0.86}, "cornerRadiusEnd": 2},
-                "encoding": {"x": {"field": "baseline", "type": "quantitative", "title": "share of rows", "axis": {"format": "%", "tickCount": 5}}},
+                "mark": {
+                    "type": "bar",
+                    "color": "var(--baseline)",
+                    "opacity": 0.5,
+                    "height": {"band": 0.86},
+                    "cornerRadiusEnd": 2,
+                },
+                "encoding": {
+                    "x": {
+                        "field": "baseline",
+                        "type": "quantitative",
+                        "title": "share of rows",
+                        "axis": {"format": "%", "tickCount": 5},
+                    }
+                },
             },
             {
-                "mark": {"type": "bar", "color": "var(--series)", "height": {"band": 0.36}, "cornerRadiusEnd": 2, "aria": False},
+                "mark": {
+                    "type": "bar",
+                    "color": "var(--series)",
+                    "height": {"band": 0.36},
+                    "cornerRadiusEnd": 2,
+                    "aria": False,
+                },
                 "encoding": {"x": {"field": "window", "type": "quantitative"}},
             },
         ],
@@ -307,7 +382,12 @@ def categories(column: str, shares: Sequence[CategoryShare], baseline: str, wind
         height=26 * len(shares) + 48,
         columns=("Category", "Baseline", "Window", "Change, points"),
         rows=tuple(
-            (one.name + (" (new)" if one.new else ""), formats.percent(one.baseline), formats.percent(one.window), formats.percent(one.window - one.baseline))
+            (
+                one.name + (" (new)" if one.new else ""),
+                formats.percent(one.baseline),
+                formats.percent(one.window),
+                formats.percent(one.window - one.baseline),
+            )
             for one in shares
         ),
     )
@@ -327,7 +407,14 @@ class Point:
 
 
 def series(
-    identity: str, title: str, unit: str, points: Sequence[Point], *, limit: str = "limit", logarithmic: bool = False, below: bool = False
+    identity: str,
+    title: str,
+    unit: str,
+    points: Sequence[Point],
+    *,
+    limit: str = "limit",
+    logarithmic: bool = False,
+    below: bool = False,
 ) -> Chart:
     """Return one number over the windows, its limit dashed, violated windows as triangles; gaps stay gaps.
 
@@ -353,19 +440,52 @@ def series(
     scale: dict[str, Any] = {"type": "log", "domainMax": 1, "clamp": True} if logarithmic else {"zero": True}
     tooltip = [
         {"field": name, "type": "nominal", "title": heading}
-        for name, heading in (("window", "window"), ("shown", title), ("bound", limit), ("verdict", "verdict"), ("rows", "rows"))
+        for name, heading in (
+            ("window", "window"),
+            ("shown", title),
+            ("bound", limit),
+            ("verdict", "verdict"),
+            ("rows", "rows"),
+        )
     ]
-    y = {"field": "value", "type": "quantitative", "title": unit or None, "scale": scale, "axis": {"tickCount": 4, "format": "~g"}}
+    y = {
+        "field": "value",
+        "type": "quantitative",
+        "title": unit or None,
+        "scale": scale,
+        "axis": {"tickCount": 4, "format": "~g"},
+    }
     spec = {
         "data": {"values": values},
-        "encoding": {"x": {"field": "start", "type": "temporal", "scale": {"type": "utc"}, "title": None, "axis": {"grid": False, "labelOverlap": True, "tickCount": 6}}},
+        "encoding": {
+            "x": {
+                "field": "start",
+                "type": "temporal",
+                "scale": {"type": "utc"},
+                "title": None,
+                "axis": {"grid": False, "labelOverlap": True, "tickCount": 6},
+            }
+        },
         "layer": [
             {
-                "mark": {"type": "line", "color": "var(--limit)", "strokeDash": [5, 4], "strokeWidth": 1.5, "interpolate": "step-after", "aria": False},
+                "mark": {
+                    "type": "line",
+                    "color": "var(--limit)",
+                    "strokeDash": [5, 4],
+                    "strokeWidth": 1.5,
+                    "interpolate": "step-after",
+                    "aria": False,
+                },
                 "encoding": {"y": {"field": "limit", "type": "quantitative"}},
             },
             {
-                "mark": {"type": "line", "color": "var(--series)", "strokeWidth": 1.75, "invalid": "break-paths-show-domains", "aria": False},
+                "mark": {
+                    "type": "line",
+                    "color": "var(--series)",
+                    "strokeWidth": 1.75,
+                    "invalid": "break-paths-show-domains",
+                    "aria": False,
+                },
                 "encoding": {"y": y},
             },
             {
@@ -373,9 +493,15 @@ def series(
                 "mark": {"type": "point", "filled": True, "opacity": 1},
                 "encoding": {
                     "y": y,
-                    "shape": {"condition": {"test": "datum.state === 'violated'", "value": "triangle-up"}, "value": "circle"},
+                    "shape": {
+                        "condition": {"test": "datum.state === 'violated'", "value": "triangle-up"},
+                        "value": "circle",
+                    },
                     "size": {"condition": {"test": "datum.state === 'violated'", "value": 80}, "value": 28},
-                    "color": {"condition": {"test": "datum.state === 'violated'", "value": "var(--bad)"}, "value": "var(--series)"},
+                    "color": {
+                        "condition": {"test": "datum.state === 'violated'", "value": "var(--bad)"},
+                        "value": "var(--series)",
+                    },
                     "tooltip": tooltip,
                 },
             },
@@ -391,7 +517,11 @@ def series(
         rows=tuple(
             (
                 formats.span(one.start, one.end),
-                formats.probability(one.value) if logarithmic and one.value is not None else one.value if one.value is not None else one.reason or formats.DASH,
+                formats.probability(one.value)
+                if logarithmic and one.value is not None
+                else one.value
+                if one.value is not None
+                else one.reason or formats.DASH,
                 one.limit,
                 one.standing.words,
                 one.n,
@@ -419,10 +549,18 @@ class WindowMark:
     href: str = ""
 
 
-def window_strip(marks: Sequence[WindowMark], monitors: Sequence[str], length: timedelta | None) -> Chart:
-    """Return how each monitor stood, window by window: colour and shape say the same."""
-    description = "How each monitor stood in each window: a triangle is violated, a ring partly or not measured."
-    unit, form, title = _time_axis(length)
+def window_strip(
+    marks: Sequence[WindowMark],
+    monitors: Sequence[str],
+    length: timedelta | None,
+    *,
+    identity: str = "windows",
+    title: str = "Window by window",
+    what: str = "monitor",
+) -> Chart:
+    """Return how each monitor (or column) stood, window by window: colour and shape say the same."""
+    description = f"How each {what} stood in each window: a triangle is violated, a ring partly or not measured."
+    unit, form, axis = _time_axis(length)
     values = [
         {
             "monitor": mark.monitor,
@@ -446,8 +584,15 @@ def window_strip(marks: Sequence[WindowMark], monitors: Sequence[str], length: t
                 "field": "start",
                 "type": "ordinal",
                 "timeUnit": unit,
-                "title": title,
-                "axis": {"format": form, "labelOverlap": "greedy", "labelAngle": 0, "ticks": False, "domain": False, "labelPadding": 8},
+                "title": axis,
+                "axis": {
+                    "format": form,
+                    "labelOverlap": "greedy",
+                    "labelAngle": 0,
+                    "ticks": False,
+                    "domain": False,
+                    "labelPadding": 8,
+                },
                 "scale": {"paddingInner": 0.08},
             },
             "y": {
@@ -463,11 +608,16 @@ def window_strip(marks: Sequence[WindowMark], monitors: Sequence[str], length: t
             {
                 "mark": {"type": "rect", "cornerRadius": 3, "cursor": "pointer"},
                 "encoding": {
-                    "color": {"field": "state", "type": "nominal", "legend": None, "scale": {"domain": states, "range": colours}},
+                    "color": {
+                        "field": "state",
+                        "type": "nominal",
+                        "legend": None,
+                        "scale": {"domain": states, "range": colours},
+                    },
                     "tooltip": [
                         {"field": name, "title": heading}
                         for name, heading in (
-                            ("monitor", "monitor"),
+                            ("monitor", what),
                             ("window", "window"),
                             ("verdict", "verdict"),
                             ("found", "violated of measured"),
@@ -488,14 +638,22 @@ def window_strip(marks: Sequence[WindowMark], monitors: Sequence[str], length: t
         ],
     }
     return Chart(
-        id="windows",
-        title="Window by window",
+        id=identity,
+        title=title,
         description=description,
         spec=_spec(spec, description, {"step": 30}),
         height=30 * len(monitors) + 48,
-        columns=("Monitor", "Window", "Verdict", "Violated", "Measured", "Rows", "Reason"),
+        columns=(what.capitalize(), "Window", "Verdict", "Violated", "Measured", "Rows", "Reason"),
         rows=tuple(
-            (mark.monitor, formats.span(mark.start, mark.end), mark.standing.words, mark.violated, mark.measured, mark.rows, mark.reason)
+            (
+                mark.monitor,
+                formats.span(mark.start, mark.end),
+                mark.standing.words,
+                mark.violated,
+                mark.measured,
+                mark.rows,
+                mark.reason,
+            )
             for mark in marks
         ),
     )
@@ -529,13 +687,30 @@ def event_lane(events: Sequence[Event], start: datetime, end: datetime) -> Chart
         for event in events
         if event.start <= end and (event.end or end) >= start
     ]
-    x = {"field": "from", "type": "temporal", "scale": {"type": "utc", "domain": [formats.iso(start), formats.iso(end)]}, "title": None, "axis": {"grid": True, "labelOverlap": True, "tickCount": 8}}
-    tooltip = [{"field": "lane", "title": "what"}, {"field": "what", "title": "which"}, {"field": "when", "title": "when (UTC)"}]
+    x = {
+        "field": "from",
+        "type": "temporal",
+        "scale": {"type": "utc", "domain": [formats.iso(start), formats.iso(end)]},
+        "title": None,
+        "axis": {"grid": True, "labelOverlap": True, "tickCount": 8},
+    }
+    tooltip = [
+        {"field": "lane", "title": "what"},
+        {"field": "what", "title": "which"},
+        {"field": "when", "title": "when (UTC)"},
+    ]
     colour = {"condition": {"test": "datum.state === 'violated'", "value": "var(--bad)"}, "value": "var(--baseline)"}
     spec = {
         "data": {"values": values},
         "encoding": {
-            "y": {"field": "lane", "type": "nominal", "sort": None, "title": None, "scale": {"domain": lanes}, "axis": {"ticks": False, "domain": False, "labelPadding": 10, "labelFontSize": 12}},
+            "y": {
+                "field": "lane",
+                "type": "nominal",
+                "sort": None,
+                "title": None,
+                "scale": {"domain": lanes},
+                "axis": {"ticks": False, "domain": False, "labelPadding": 10, "labelFontSize": 12},
+            },
             "tooltip": tooltip,
         },
         "layer": [
@@ -546,12 +721,27 @@ def event_lane(events: Sequence[Event], start: datetime, end: datetime) -> Chart
             },
             {
                 "transform": [{"filter": "!datum.lasting"}],
-                "mark": {"type": "point", "shape": "diamond", "filled": True, "size": 90, "opacity": 1, "color": "var(--series)"},
+                "mark": {
+                    "type": "point",
+                    "shape": "diamond",
+                    "filled": True,
+                    "size": 90,
+                    "opacity": 1,
+                    "color": "var(--series)",
+                },
                 "encoding": {"x": x},
             },
             {
                 "transform": [{"filter": "!datum.lasting"}],
-                "mark": {"type": "text", "align": "left", "dx": 9, "fontSize": 11, "limit": 160, "color": "var(--ink-2)", "aria": False},
+                "mark": {
+                    "type": "text",
+                    "align": "left",
+                    "dx": 9,
+                    "fontSize": 11,
+                    "limit": 160,
+                    "color": "var(--ink-2)",
+                    "aria": False,
+                },
                 "encoding": {"x": x, "text": {"field": "what"}},
             },
         ],
@@ -583,15 +773,31 @@ def volumes(identity: str, title: str, counts: Sequence[Volume], daily: bool) ->
     unit = "utcyearmonthdate" if daily else "utcyearmonthdatehours"
     description = f"Records accepted per {'day' if daily else 'hour'} of their event time, UTC."
     values = [
-        {"start": formats.iso(one.start), "when": formats.moment(one.start), "accepted": one.accepted, "shown": formats.number(one.accepted)}
+        {
+            "start": formats.iso(one.start),
+            "when": formats.moment(one.start),
+            "accepted": one.accepted,
+            "shown": formats.number(one.accepted),
+        }
         for one in counts
     ]
     spec = {
         "data": {"values": values},
         "mark": {"type": "bar", "color": "var(--series)", "opacity": 0.8, "cornerRadiusEnd": 1},
         "encoding": {
-            "x": {"field": "start", "type": "temporal", "timeUnit": unit, "title": None, "axis": {"grid": False, "labelOverlap": True, "tickCount": 8}},
-            "y": {"field": "accepted", "type": "quantitative", "title": "records", "axis": {"tickCount": 4, "format": "~s"}},
+            "x": {
+                "field": "start",
+                "type": "temporal",
+                "timeUnit": unit,
+                "title": None,
+                "axis": {"grid": False, "labelOverlap": True, "tickCount": 8},
+            },
+            "y": {
+                "field": "accepted",
+                "type": "quantitative",
+                "title": "records",
+                "axis": {"tickCount": 4, "format": "~s"},
+            },
             "tooltip": [{"field": "when", "title": "from (UTC)"}, {"field": "shown", "title": "records"}],
         },
     }
@@ -603,4 +809,98 @@ def volumes(identity: str, title: str, counts: Sequence[Volume], daily: bool) ->
         height=160,
         columns=("From (UTC)", "Accepted", "Rejected", "Late", "Duplicates"),
         rows=tuple((one.start, one.accepted, one.rejected, one.late, one.duplicates) for one in counts),
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Strength:
+    """How far a subject was past its limit: 1 is just as far as counts."""
+
+    subject: str
+    times: float
+    metric: str
+    value: float | None
+    limit: float | None
+
+
+def strengths(identity: str, title: str, found: Sequence[Strength]) -> Chart:
+    """Return how far each subject was past its limit, with the limit as a line at 1."""
+    description = (
+        "How far each was past the smallest effect that counts, or its threshold; the dashed line is the limit."
+    )
+    values = [
+        {
+            "subject": one.subject,
+            "times": one.times,
+            "shown": f"{formats.number(one.times, 3)} ×",
+            "statistic": f"{one.metric} {formats.number(one.value)}",
+            "limit": formats.number(one.limit),
+        }
+        for one in found
+    ]
+    spec = {
+        "data": {"values": values},
+        "encoding": {
+            "y": {
+                "field": "subject",
+                "type": "nominal",
+                "sort": None,
+                "title": None,
+                "axis": {"labelLimit": 190, "ticks": False, "domain": False, "labelPadding": 8},
+            },
+        },
+        "layer": [
+            {
+                "mark": {"type": "bar", "color": "var(--heat-3)", "cornerRadiusEnd": 3, "height": {"band": 0.62}},
+                "encoding": {
+                    "x": {
+                        "field": "times",
+                        "type": "quantitative",
+                        "title": "times its limit",
+                        "axis": {"tickCount": 6},
+                    },
+                    "tooltip": [
+                        {"field": "subject", "title": "subject"},
+                        {"field": "shown", "title": "past its limit"},
+                        {"field": "statistic", "title": "statistic"},
+                        {"field": "limit", "title": "limit"},
+                    ],
+                },
+            },
+            {
+                "mark": {
+                    "type": "text",
+                    "align": "left",
+                    "dx": 6,
+                    "fontSize": 11,
+                    "color": "var(--ink)",
+                    "aria": False,
+                },
+                "encoding": {"x": {"field": "times", "type": "quantitative"}, "text": {"field": "shown"}},
+            },
+            {
+                "data": {"values": [{"limit": 1}]},
+                "mark": {
+                    "type": "rule",
+                    "color": "var(--limit)",
+                    "strokeDash": [5, 4],
+                    "strokeWidth": 1.5,
+                    "aria": False,
+                },
+                "encoding": {
+                    "x": {"field": "limit", "type": "quantitative"},
+                    "y": {"value": 0},
+                    "y2": {"value": "height"},
+                },
+            },
+        ],
+    }
+    return Chart(
+        id=identity,
+        title=title,
+        description=description,
+        spec=_spec(spec, description, {"step": 28}),
+        height=28 * len(found) + 48,
+        columns=("Subject", "Times its limit", "Statistic", "Value", "Limit"),
+        rows=tuple((one.subject, one.times, one.metric, one.value, one.limit) for one in found),
     )

@@ -122,5 +122,13 @@ def ordered(columns: Sequence[ColumnDrift], sort: str) -> tuple[ColumnDrift, ...
     if sort == "p":
         return tuple(sorted(columns, key=lambda one: (one.p_value is None, one.p_value or 0.0, one.column)))
     return tuple(
-        sorted(columns, key=lambda one: (one.standing is not Standing.VIOLATED, -(one.strength or 0.0), one.strength is None, one.column))
+        sorted(
+            columns,
+            key=lambda one: (
+                one.standing is not Standing.VIOLATED,
+                -(one.strength or 0.0),
+                one.strength is None,
+                one.column,
+            ),
+        )
     )

@@ -70,11 +70,15 @@ class FleetPage(Page):
     view: View
     tallies: tuple[Tally, ...]
     rows: tuple[FleetRow, ...]
+    shown_note: str = ""
     empty: Empty | None = None
 
 
 def worst_first(rows: list[FleetRow]) -> tuple[FleetRow, ...]:
     """Order models by how they stand, open alerts, share of drifted columns, then name."""
     return tuple(
-        sorted(rows, key=lambda row: (row.standing.rank, -row.open_alerts, -((row.drift and row.drift.share) or 0.0), row.model))
+        sorted(
+            rows,
+            key=lambda row: (row.standing.rank, -row.open_alerts, -((row.drift and row.drift.share) or 0.0), row.model),
+        )
     )

@@ -12,6 +12,7 @@ import service.pages
 from service.api import depends, problems
 from service.assembly import Assembly, assemble, software
 from service.clock import Clock
+from service.pages.routes import problem_page
 from service.scheduler import Scheduler
 from service.settings import Settings
 
@@ -53,6 +54,7 @@ def create_app(settings: Settings | None = None, clock: Clock | None = None) -> 
         redirect_slashes=False,
     )
     app.state.assembly = assemble(settings or Settings(), clock)
+    app.state.error_page = problem_page
     problems.install(app)
     depends.install(app)
     for router in routers():

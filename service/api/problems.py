@@ -109,11 +109,14 @@ def render(request: Request, problem: Problem) -> Response:
     wants_page = "text/html" in request.headers.get("accept", "") and "/v1/" not in path
     if wants_page and problem.status == 401 and request.method == "GET":
         prefix = urlsplit(request.app.state.assembly.settings.public_url).path.rstrip("/")
-        return RedirectResponse(f"{prefix}/sign-in?next={quote(path, safe='/')}", status_code=303)
+        wanted = path + (f"?{request.url.query}" if request.url.query else "")
+        return RedirectResponse(f"{prefix}/sign-in?next={quote(wanted, safe='/')}", status_code=303)
     if wants_page:
         page = getattr(request.app.state, "error_page", None)
-        text = page(document) if page is not None else _plain_page(document)
-        return HTMLResponse(text, status_code=problem.status, headers=problem.headers)
+        answer = page(request, document) if page is not None else _plain_page(problem.status, document)
+        assert isinstance(answer, Response)  # noqa: S101 - for mypy; state is untyped
+        answer.headers.update(problem.headers)
+        return answer
     return Response(
         json.dumps(document, ensure_ascii=False, allow_nan=False).encode("utf-8", "replace"),
         status_code=problem.status,
@@ -122,12 +125,13 @@ def render(request: Request, problem: Problem) -> Response:
     )
 
 
-def _plain_page(document: Mapping[str, object]) -> str:
+def _plain_page(status: int, document: Mapping[str, object]) -> Response:
     title, detail = html.escape(str(document["title"])), html.escape(str(document.get("detail", "")))
     mark = html.escape(str(document["request_id"]))
-    return (
+    return HTMLResponse(
         f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{title}</title>'
-        f"<h1>{title}</h1><p>{detail}</p><p>Request {mark}</p></html>"
+        f"<h1>{title}</h1><p>{detail}</p><p>Request {mark}</p></html>",
+        status_code=status,
     )
 
 

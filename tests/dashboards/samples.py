@@ -13,7 +13,19 @@ NOW = datetime(2026, 11, 22, 14, 5, tzinfo=UTC)
 DAY = timedelta(days=1)
 START = datetime(2026, 10, 24, tzinfo=UTC)
 ASSETS = ("app.css", "app.js", "vega-bundle.js", "favicon.svg")
-NAMES = (HOSTILE, "credit_score", "income", "debt_to_income", "employment_length", "age", "loan_amount", "zip_region", "purpose", "prediction", "score")
+NAMES = (
+    HOSTILE,
+    "credit_score",
+    "income",
+    "debt_to_income",
+    "employment_length",
+    "age",
+    "loan_amount",
+    "zip_region",
+    "purpose",
+    "prediction",
+    "score",
+)
 
 
 def frame(path: str = "/", here: str = "", theme: str = "auto") -> Frame:
@@ -117,15 +129,35 @@ def panel(category: bool = False) -> drift.ColumnPanel:
         return math.exp(-(((x - middle) / 60) ** 2) / 2) / 7.5
 
     bins = [
-        charts.Bin(low=400 + 12 * i, high=412 + 12 * i, baseline=bell(406 + 12 * i, 680), window=bell(406 + 12 * i, 640)) for i in range(40)
+        charts.Bin(
+            low=400 + 12 * i, high=412 + 12 * i, baseline=bell(406 + 12 * i, 680), window=bell(406 + 12 * i, 640)
+        )
+        for i in range(40)
     ]
-    shares = [charts.CategoryShare(name=name, baseline=0.2, window=0.1 + 0.05 * i, new=i == 3) for i, name in enumerate(("north", "south", HOSTILE, "west", "other"))]
+    shares = [
+        charts.CategoryShare(name=name, baseline=0.2, window=0.1 + 0.05 * i, new=i == 3)
+        for i, name in enumerate(("north", "south", HOSTILE, "west", "other"))
+    ]
     points = [
-        charts.Point(start=s, end=e, value=strength_of(0, i) * 0.1, limit=0.1, standing=Standing.VIOLATED if strength_of(0, i) > 1 else Standing.OK, n=4_800)
+        charts.Point(
+            start=s,
+            end=e,
+            value=strength_of(0, i) * 0.1,
+            limit=0.1,
+            standing=Standing.VIOLATED if strength_of(0, i) > 1 else Standing.OK,
+            n=4_800,
+        )
         for i, (s, e) in enumerate(windows())
     ]
     ps = [
-        charts.Point(start=s, end=e, value=1e-9 if strength_of(0, i) > 1 else 0.4, limit=0.0017, standing=Standing.VIOLATED if strength_of(0, i) > 1 else Standing.OK, n=4_800)
+        charts.Point(
+            start=s,
+            end=e,
+            value=1e-9 if strength_of(0, i) > 1 else 0.4,
+            limit=0.0017,
+            standing=Standing.VIOLATED if strength_of(0, i) > 1 else Standing.OK,
+            n=4_800,
+        )
         for i, (s, e) in enumerate(windows())
     ]
     return drift.ColumnPanel(
@@ -133,7 +165,9 @@ def panel(category: bool = False) -> drift.ColumnPanel:
         type="categorical" if category else "numeric",
         missing_baseline=0.0012,
         missing_window=0.034,
-        overlay=charts.categories(HOSTILE, shares, "baseline", "window") if category else charts.overlay(HOSTILE, bins, "baseline", "window"),
+        overlay=charts.categories(HOSTILE, shares, "baseline", "window")
+        if category
+        else charts.overlay(HOSTILE, bins, "baseline", "window"),
         overlay_reason="",
         series=(
             charts.series("statistic", "wasserstein", "sd", points, limit="threshold"),
@@ -146,7 +180,13 @@ def panel(category: bool = False) -> drift.ColumnPanel:
 
 def choices() -> tuple[drift.WindowChoice, ...]:
     return tuple(
-        drift.WindowChoice(start=s, end=e, label=s.strftime("%Y-%m-%d"), standing=Standing.VIOLATED if i > 19 else Standing.OK, current=i == 28)
+        drift.WindowChoice(
+            start=s,
+            end=e,
+            label=s.strftime("%Y-%m-%d"),
+            standing=Standing.VIOLATED if i > 19 else Standing.OK,
+            current=i == 28,
+        )
         for i, (s, e) in reversed(list(enumerate(windows())))
     )
 
@@ -166,13 +206,21 @@ def fleet_page(theme: str = "auto") -> fleet.FleetPage:
             volume=Spark.of([40 + 10 * math.sin(i) for i in range(30)], None, "records of the last 30 windows"),
             windows=spark(0),
             drift=share,
-            coverage=fleet.Coverage(measured=3, total=3) if standing is not Standing.PARTIAL else fleet.Coverage(measured=1, total=3, blind=1, failing=1),
+            coverage=fleet.Coverage(measured=3, total=3)
+            if standing is not Standing.PARTIAL
+            else fleet.Coverage(measured=1, total=3, blind=1, failing=1),
             tags=("team: lending",),
         )
 
     rows = [
         row("fraud-eu", Standing.OK, "Nothing moved: 41 checks in 3 monitors", 0, fleet.Share(violated=0, measured=14)),
-        row("credit-risk", Standing.VIOLATED, f"{HOSTILE}, credit_score and income moved since 2026-11-12", 1, fleet.Share(violated=4, measured=10, unmeasured=1)),
+        row(
+            "credit-risk",
+            Standing.VIOLATED,
+            f"{HOSTILE}, credit_score and income moved since 2026-11-12",
+            1,
+            fleet.Share(violated=4, measured=10, unmeasured=1),
+        ),
         row("churn", Standing.PARTIAL, "monitor data_drift measured 6 of 11 columns", 0, None),
     ]
     return fleet.FleetPage(
@@ -200,7 +248,12 @@ def empty_fleet(theme: str = "auto") -> fleet.FleetPage:
         empty=Empty(
             title="No model yet",
             text="Name a model and post its predictions; everything else is learnt from them.",
-            commands=(Command(label="Name a model", code='curl -X POST http://127.0.0.1:8000/v1/models \\\n  -H "Authorization: Bearer $PLUMBLINE_KEY" -d \'{"name": "credit-risk", "task": "binary"}\''),),
+            commands=(
+                Command(
+                    label="Name a model",
+                    code='curl -X POST http://127.0.0.1:8000/v1/models \\\n  -H "Authorization: Bearer $PLUMBLINE_KEY" -d \'{"name": "credit-risk", "task": "binary"}\'',
+                ),
+            ),
         ),
     )
 
@@ -228,7 +281,16 @@ def overview_page(theme: str = "auto") -> overview.OverviewPage:
         )
 
     marks = [
-        charts.WindowMark(monitor=monitor, start=s, end=e, standing=Standing.VIOLATED if i > 19 and m == 1 else Standing.PARTIAL if i == 5 else Standing.OK, rows=4_800, violated=4 if i > 19 and m == 1 else 0, measured=11, href="?monitor=x")
+        charts.WindowMark(
+            monitor=monitor,
+            start=s,
+            end=e,
+            standing=Standing.VIOLATED if i > 19 and m == 1 else Standing.PARTIAL if i == 5 else Standing.OK,
+            rows=4_800,
+            violated=4 if i > 19 and m == 1 else 0,
+            measured=11,
+            href="?monitor=x",
+        )
         for m, monitor in enumerate(("data_quality", "data_drift", "prediction_drift"))
         for i, (s, e) in enumerate(windows())
     ]
@@ -240,7 +302,9 @@ def overview_page(theme: str = "auto") -> overview.OverviewPage:
     return overview.OverviewPage(
         frame=frame("/models/credit-risk", "credit-risk", theme),
         title="credit-risk",
-        banners=(Banner(text="No record for 26 h; the last window is complete, the next is not.", standing=Standing.STALE),),
+        banners=(
+            Banner(text="No record for 26 h; the last window is complete, the next is not.", standing=Standing.STALE),
+        ),
         head=head(),
         view=View(range_="30d"),
         section="",
@@ -254,11 +318,25 @@ def overview_page(theme: str = "auto") -> overview.OverviewPage:
             tile("prediction_drift", "Prediction drift", Standing.OK, 0, 2, 0),
             tile("data_quality", "Data quality", Standing.PARTIAL, 0, 20, 9),
         ),
-        alerts=(overview.OpenAlert(uid="a" * 32, sentence=f"{HOSTILE} and 3 more moved", severity="warning", state="open", opened_at=NOW - 3 * DAY, replayed=True),),
+        alerts=(
+            overview.OpenAlert(
+                uid="a" * 32,
+                sentence=f"{HOSTILE} and 3 more moved",
+                severity="warning",
+                state="open",
+                opened_at=NOW - 3 * DAY,
+                replayed=True,
+            ),
+        ),
         charts=(
             charts.event_lane(events, START, START + 29 * DAY),
             charts.window_strip(marks, ("data_quality", "data_drift", "prediction_drift"), DAY),
-            charts.volumes("volume", "Records", [charts.Volume(start=s, accepted=4_800 + 300 * (i % 7)) for i, (s, _) in enumerate(windows())], True),
+            charts.volumes(
+                "volume",
+                "Records",
+                [charts.Volume(start=s, accepted=4_800 + 300 * (i % 7)) for i, (s, _) in enumerate(windows())],
+                True,
+            ),
         ),
     )
 
@@ -342,9 +420,31 @@ def alert_page(theme: str = "auto") -> alerts.AlertPage:
         alert=alert_line(),
         updated_at=NOW,
         acknowledged_at=None,
-        members=(alerts.Member(monitor="data_drift", kind="data_drift", columns=(HOSTILE, "income"), quiet_windows=0, last_window="2026-11-22"),),
+        members=(
+            alerts.Member(
+                monitor="data_drift",
+                kind="data_drift",
+                columns=(HOSTILE, "income"),
+                quiet_windows=0,
+                last_window="2026-11-22",
+            ),
+        ),
         evidence=tuple(
-            alerts.Evidence(subject=NAMES[i], metric="wasserstein", value=0.4 / (i + 1), baseline_value=None, effect=0.3 / (i + 1), min_effect=0.1, p_value=1e-7, alpha=0.0017, threshold=None, n_window=4_812, n_baseline=50_000, standing=Standing.VIOLATED, reason="")
+            alerts.Evidence(
+                subject=NAMES[i],
+                metric="wasserstein",
+                value=0.4 / (i + 1),
+                baseline_value=None,
+                effect=0.3 / (i + 1),
+                min_effect=0.1,
+                p_value=1e-7,
+                alpha=0.0017,
+                threshold=None,
+                n_window=4_812,
+                n_baseline=50_000,
+                standing=Standing.VIOLATED,
+                reason="",
+            )
             for i in range(4)
         ),
         evidence_monitor="data_drift",
@@ -353,7 +453,19 @@ def alert_page(theme: str = "auto") -> alerts.AlertPage:
         evidence_end=windows()[20][1],
         chart=None,
         deliveries=(
-            alerts.DeliveryLine(uid="msg_1", webhook="pager", url="https://hooks.example.com/…", event="alert.opened", state="delivered", attempts=3, next_at=None, created_at=NOW - DAY, delivered_at=NOW, log=attempts, body='{"type": "alert.opened"}'),
+            alerts.DeliveryLine(
+                uid="msg_1",
+                webhook="pager",
+                url="https://hooks.example.com/…",
+                event="alert.opened",
+                state="delivered",
+                attempts=3,
+                next_at=None,
+                created_at=NOW - DAY,
+                delivered_at=NOW,
+                log=attempts,
+                body='{"type": "alert.opened"}',
+            ),
         ),
         may_operate=True,
     )
@@ -361,11 +473,42 @@ def alert_page(theme: str = "auto") -> alerts.AlertPage:
 
 def quality_page(theme: str = "auto") -> quality.QualityPage:
     checks = [
-        quality.Check(subject=HOSTILE, metric="completeness", standing=Standing.VIOLATED, value=0.931, threshold=0.99, rule="schema", n_window=4_812, n_baseline=50_000),
-        quality.Check(subject="age", metric="range", standing=Standing.OK, value=0.0, threshold=0.01, rule="schema", n_window=4_812),
-        quality.Check(subject="records", metric="volume", standing=Standing.NOT_MEASURED, reason="under 4 weeks of history"),
+        quality.Check(
+            subject=HOSTILE,
+            metric="completeness",
+            standing=Standing.VIOLATED,
+            value=0.931,
+            threshold=0.99,
+            rule="schema",
+            n_window=4_812,
+            n_baseline=50_000,
+        ),
+        quality.Check(
+            subject="age",
+            metric="range",
+            standing=Standing.OK,
+            value=0.0,
+            threshold=0.01,
+            rule="schema",
+            n_window=4_812,
+        ),
+        quality.Check(
+            subject="records", metric="volume", standing=Standing.NOT_MEASURED, reason="under 4 weeks of history"
+        ),
     ]
-    marks = [charts.WindowMark(monitor=name, start=s, end=e, standing=Standing.VIOLATED if name == HOSTILE and i > 20 else Standing.OK, rows=4_800, violated=1, measured=3) for name in (HOSTILE, "age", "records") for i, (s, e) in enumerate(windows())]
+    marks = [
+        charts.WindowMark(
+            monitor=name,
+            start=s,
+            end=e,
+            standing=Standing.VIOLATED if name == HOSTILE and i > 20 else Standing.OK,
+            rows=4_800,
+            violated=1,
+            measured=3,
+        )
+        for name in (HOSTILE, "age", "records")
+        for i, (s, e) in enumerate(windows())
+    ]
     return quality.QualityPage(
         frame=frame("/models/credit-risk/quality", "credit-risk", theme),
         title="credit-risk · quality",
@@ -397,10 +540,43 @@ def monitors_page(theme: str = "auto") -> watches.MonitorsPage:
         view=View(),
         section="monitors",
         monitors=(
-            watches.MonitorLine(name="data_drift", kind="data_drift", schedule="daily", window="1d", baseline="active", policy="alarm budget, equal share", enabled=True, standing=Standing.VIOLATED, reason=HOSTILE, last_end=NOW, next_due=NOW + DAY, rows=4_812, ok=6, violated=4, not_measured=1, recent=spark(0), configuration='{"kind": "data_drift"}'),
+            watches.MonitorLine(
+                name="data_drift",
+                kind="data_drift",
+                schedule="daily",
+                window="1d",
+                baseline="active",
+                policy="alarm budget, equal share",
+                enabled=True,
+                standing=Standing.VIOLATED,
+                reason=HOSTILE,
+                last_end=NOW,
+                next_due=NOW + DAY,
+                rows=4_812,
+                ok=6,
+                violated=4,
+                not_measured=1,
+                recent=spark(0),
+                configuration='{"kind": "data_drift"}',
+            ),
         ),
         runs=(
-            watches.RunLine(uid="b" * 32, monitor="data_drift", start=windows()[-1][0], end=windows()[-1][1], standing=Standing.VIOLATED, status="violations", reason="", revision=1, rows=4_812, ok=6, violated=4, not_measured=1, finished_at=NOW, seconds=0.21),
+            watches.RunLine(
+                uid="b" * 32,
+                monitor="data_drift",
+                start=windows()[-1][0],
+                end=windows()[-1][1],
+                standing=Standing.VIOLATED,
+                status="violations",
+                reason="",
+                revision=1,
+                rows=4_812,
+                ok=6,
+                violated=4,
+                not_measured=1,
+                finished_at=NOW,
+                seconds=0.21,
+            ),
         ),
         budget="At most 1 false alarm in 30 days is accepted for this model, shared by 3 monitors.",
     )
@@ -415,17 +591,53 @@ def data_page(theme: str = "auto") -> arrivals.DataPage:
         section="data",
         start=START,
         end=START + 29 * DAY,
-        tallies=(fleet.Tally(label="Accepted", value="139\u202f200"), fleet.Tally(label="Duplicates", value="12"), fleet.Tally(label="Rejected", value="3", standing=Standing.PARTIAL)),
-        charts=(charts.volumes("volume", "Records", [charts.Volume(start=s, accepted=4_800) for s, _ in windows()], True),),
-        reasons=(arrivals.Reason(code="timestamp_in_future", count=3, rejects=True), arrivals.Reason(code="wrong_type", count=7, rejects=False)),
-        rejections=(arrivals.Rejection(at=NOW, kind="predictions", code="timestamp_in_future", pointer="/timestamp", detail=HOSTILE, position=17),),
-        baselines=(arrivals.BaselineLine(name="train-v3", version="v3", state="ready", rows=50_000, ordered=True, active_from=datetime(1970, 1, 1, tzinfo=UTC), in_force=True, created_at=NOW, warnings=("shuffled?",)),),
-        features=(arrivals.FeatureLine(name=HOSTILE, type="numeric", status="confirmed", required=True, range="0 to 1", categories=""),),
+        tallies=(
+            fleet.Tally(label="Accepted", value="139\u202f200"),
+            fleet.Tally(label="Duplicates", value="12"),
+            fleet.Tally(label="Rejected", value="3", standing=Standing.PARTIAL),
+        ),
+        charts=(
+            charts.volumes("volume", "Records", [charts.Volume(start=s, accepted=4_800) for s, _ in windows()], True),
+        ),
+        reasons=(
+            arrivals.Reason(code="timestamp_in_future", count=3, rejects=True),
+            arrivals.Reason(code="wrong_type", count=7, rejects=False),
+        ),
+        rejections=(
+            arrivals.Rejection(
+                at=NOW,
+                kind="predictions",
+                code="timestamp_in_future",
+                pointer="/timestamp",
+                detail=HOSTILE,
+                position=17,
+            ),
+        ),
+        baselines=(
+            arrivals.BaselineLine(
+                name="train-v3",
+                version="v3",
+                state="ready",
+                rows=50_000,
+                ordered=True,
+                active_from=datetime(1970, 1, 1, tzinfo=UTC),
+                in_force=True,
+                created_at=NOW,
+                warnings=("shuffled?",),
+            ),
+        ),
+        features=(
+            arrivals.FeatureLine(
+                name=HOSTILE, type="numeric", status="confirmed", required=True, range="0 to 1", categories=""
+            ),
+        ),
     )
 
 
 def sign_in_page(theme: str = "auto") -> sign_in.SignInPage:
-    return sign_in.SignInPage(frame=frame(theme=theme), title="Sign in", error="This key is not known.", next_path="/models/x?a=b&c=d")
+    return sign_in.SignInPage(
+        frame=frame(theme=theme), title="Sign in", error="This key is not known.", next_path="/models/x?a=b&c=d"
+    )
 
 
 def link_page(theme: str = "auto") -> sign_in.LinkPage:
@@ -433,7 +645,13 @@ def link_page(theme: str = "auto") -> sign_in.LinkPage:
 
 
 def problem_page(theme: str = "auto") -> sign_in.ProblemPage:
-    return sign_in.ProblemPage(frame=frame(theme=theme), title="There is no such thing", status=404, detail=f"No model {HOSTILE}", request_id="r" * 8)
+    return sign_in.ProblemPage(
+        frame=frame(theme=theme),
+        title="There is no such thing",
+        status=404,
+        detail=f"No model {HOSTILE}",
+        request_id="r" * 8,
+    )
 
 
 def every_page(theme: str = "auto") -> dict[str, Page]:

@@ -1,0 +1,282 @@
+"""The overview of a model from the database."""
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import func, select
+
+from dashboards import charts, formats
+from dashboards.overview import OpenAlert, OverviewPage, Tile
+from dashboards.page import Spark
+from dashboards.standing import Standing, standing_of
+from monitors import discovery
+from service.pages.visit import ModelVisit, Visit, standing_of_status
+from service.runs import decode_results
+from service.tables import AlertRow, ArrivalRow, BaselineRow, ModelStatusRow, MonitorRow, RunRow
+from service.windows import LENGTHS
+from service.words import DAY, bucket_of, bucket_start, parse_time
+
+WINDOWS = 120
+BARS = 400
+
+
+def build(visit: Visit, name: str) -> OverviewPage:
+    """Return a verdict, a tile for each monitor, and what happened when."""
+    at = ModelVisit.to(visit, name)
+    _preset, start, end = at.range
+    empty = at.empty()
+    tiles = tuple(_tile(at, row, monitor) for row, monitor in at.statuses)
+    waiting = [
+        monitor
+        for monitor in at.monitors
+        if monitor.enabled and monitor.id not in {row.monitor_id for row, _ in at.statuses}
+    ]
+    tiles += tuple(_waiting(monitor) for monitor in waiting) if not empty else ()
+    verdict, since = _verdict(at, tiles)
+    return OverviewPage(
+        frame=visit.frame(at.model.name),
+        title=at.model.name,
+        banners=at.banners(),
+        head=at.head(),
+        view=at.view,
+        section="",
+        start=start,
+        end=end,
+        empty=empty,
+        verdict=verdict,
+        since=since,
+        note=at.model.note,
+        tiles=tiles,
+        alerts=tuple(
+            OpenAlert(
+                uid=alert.uid,
+                sentence=alert.sentence,
+                severity=alert.severity,
+                state=alert.state,
+                opened_at=alert.opened_at,
+                replayed=alert.replayed,
+            )
+            for alert in at.alerts
+        ),
+        charts=() if empty else tuple(_charts(at, start, end)),
+    )
+
+
+def page_of(kind: str) -> str:
+    """Return the page that shows what a kind of monitor found."""
+    return "quality" if kind == "data_quality" else "drift"
+
+
+def _words(kind: str) -> tuple[str, str, str]:
+    """Return a kind's title, and how its findings are told."""
+    found = discovery.kinds().get(kind)
+    if found is None:
+        return kind.replace("_", " ").capitalize(), "results", "violated"
+    return found.title, *found.told
+
+
+def _tile(at: ModelVisit, row: ModelStatusRow, monitor: MonitorRow) -> Tile:
+    run = at.session.scalar(select(RunRow).where(RunRow.uid == row.run_uid))
+    title, noun, verb = _words(row.kind)
+    standing = standing_of_status(row)
+    measured = row.ok + row.violated
+    violated = violated_subjects(decode_results(run.document)) if run is not None else []
+    if violated:
+        reason = f"{formats.listed(violated)}."
+    else:
+        reason = row.reason or ("Nothing beyond its limit." if standing is Standing.OK else standing.words + ".")
+    alpha = run.alpha if run is not None else None
+    standings = [standing_of(entry[1]) for entry in row.recent]
+    return Tile(
+        monitor=monitor.name,
+        kind=row.kind,
+        title=title if title.casefold().replace(" ", "_") == monitor.name.casefold() else f"{title} · {monitor.name}",
+        standing=standing,
+        value=formats.number(row.violated) if measured else formats.DASH,
+        of=f"of {formats.number(measured)} {noun} {verb}" if measured else "not measured",
+        limit=_limit(monitor, alpha),
+        reason=reason,
+        rows=row.rows,
+        start=run.starts_at if run is not None else None,
+        end=run.ends_at if run is not None else None,
+        measured_at=row.updated_at,
+        violated=row.violated,
+        ok=row.ok,
+        not_measured=row.not_measured,
+        spark=Spark(
+            heights=tuple(0.0 for _ in standings),
+            standings=tuple(standings),
+            label=f"{sum(one is Standing.VIOLATED for one in standings)} of the last {len(standings)} windows violated",
+        ),
+        page=page_of(row.kind),
+    )
+
+
+def _waiting(monitor: MonitorRow) -> Tile:
+    title, _, _ = _words(monitor.kind)
+    return Tile(
+        monitor=monitor.name,
+        kind=monitor.kind,
+        title=title,
+        standing=Standing.WAITING,
+        value=formats.DASH,
+        of="no window yet",
+        limit=_limit(monitor, None),
+        reason="Waiting for its first whole window.",
+        rows=None,
+        start=None,
+        end=None,
+        measured_at=None,
+        violated=0,
+        ok=0,
+        not_measured=0,
+        spark=Spark(),
+        page="monitors",
+    )
+
+
+def _limit(monitor: MonitorRow, alpha: float | None) -> str:
+    if "threshold" in monitor.policy:
+        return "fixed thresholds"
+    return f"α {formats.probability(alpha)} by the alarm budget" if alpha is not None else "alarm budget"
+
+
+def violated_subjects(results: Sequence[dict[str, Any]]) -> list[str]:
+    """Return what was violated, furthest past its limit first, each once."""
+    from service.alerts import badness, label
+
+    bad = sorted((one for one in results if one.get("verdict") == "violated"), key=badness, reverse=True)
+    return list(dict.fromkeys(label(one) for one in bad))
+
+
+def _verdict(at: ModelVisit, tiles: Sequence[Tile]) -> tuple[str, str]:
+    standing = at.standing
+    bad = [tile for tile in tiles if tile.standing is Standing.VIOLATED]
+    episode = next((alert for alert in reversed(at.alerts) if alert.kind == "episode"), None)
+    since = f"Since the window from {formats.moment(episode.starts_at)} UTC." if episode is not None else ""
+    if bad:
+        parts = [f"{tile.value} {tile.of.removesuffix('.')}" for tile in bad]
+        return f"{bad[0].title}: {parts[0]}. {bad[0].reason}" + (
+            f" Also {formats.listed([tile.title.lower() for tile in bad[1:]])}." if bad[1:] else ""
+        ), since
+    if standing is Standing.VIOLATED:
+        return "The last window is within its limits, but an episode is still open.", since
+    if standing is Standing.OK:
+        checks = sum(tile.ok for tile in tiles)
+        return (
+            f"Nothing is beyond its limit: {formats.plural(checks, 'check')} by {formats.plural(len(tiles), 'monitor')}.",
+            "",
+        )
+    worst = min(tiles, key=lambda tile: tile.standing.rank, default=None)
+    if worst is None:
+        return "Nothing has been measured yet.", ""
+    if standing is Standing.STALE:
+        return "When the last record came, nothing was beyond its limit.", ""
+    return f"{worst.title}: {worst.standing.words.lower()}. {worst.reason}", ""
+
+
+def _charts(at: ModelVisit, start: datetime, end: datetime) -> list[charts.Chart]:
+    made = []
+    events = _events(at, start, end)
+    if events:
+        made.append(charts.event_lane(events, start, end))
+    runs = at.runs(at.monitors, WINDOWS, documents=False)
+    if runs:
+        made.append(_strip(at, runs))
+    counts, daily = volumes(at, start, end)
+    if counts:
+        made.append(charts.volumes("volume", "Records that arrived", counts, daily))
+    return made
+
+
+def _strip(at: ModelVisit, runs: Sequence[RunRow]) -> charts.Chart:
+    monitors = {monitor.id: monitor for monitor in at.monitors}
+    shown = [monitor for monitor in at.monitors if any(run.monitor_id == monitor.id for run in runs)]
+    length = min((LENGTHS.get(monitor.window, DAY) for monitor in shown), default=DAY)
+    marks = [
+        charts.WindowMark(
+            monitor=monitors[run.monitor_id].name,
+            start=run.starts_at,
+            end=run.ends_at,
+            standing=standing_of(run.status),
+            rows=run.rows,
+            violated=run.violated,
+            measured=run.ok + run.violated,
+            reason=run.reason,
+            href=at.visit.links.model(
+                at.model.name,
+                page_of(monitors[run.monitor_id].kind),
+                at.view.query(window=run.starts_at, monitor=monitors[run.monitor_id].name),
+            ),
+        )
+        for run in runs
+    ]
+    return charts.window_strip(marks, [monitor.name for monitor in shown], length)
+
+
+def _events(at: ModelVisit, start: datetime, end: datetime) -> list[charts.Event]:
+    found = []
+    for alert in at.session.scalars(
+        select(AlertRow)
+        .where(AlertRow.model_id == at.model.id, AlertRow.starts_at < end, AlertRow.last_violated_at > start)
+        .order_by(AlertRow.id.desc())
+        .limit(200)
+    ):
+        over = alert.state == "resolved"
+        standing = Standing.VIOLATED if not over else Standing.NOT_MEASURED
+        what = f"{alert.kind}, {alert.state}" + (f" ({alert.resolution})" if alert.resolution else "")
+        found.append(
+            charts.Event(lane="Alerts", what=what, start=alert.starts_at, end=alert.last_violated_at, standing=standing)
+        )
+    for baseline in at.session.scalars(
+        select(BaselineRow).where(BaselineRow.model_id == at.model.id, BaselineRow.active_from.is_not(None))
+    ):
+        active = baseline.active_from or start
+        found.append(charts.Event(lane="Baselines", what=f"baseline {baseline.name}", start=max(active, start)))
+    found += [
+        charts.Event(lane="Versions", what=f"version {version.name}", start=max(version.first_event_at, start))
+        for version in at.versions
+        if version.first_event_at is not None
+    ]
+    return [event for event in found if event.start <= end]
+
+
+def volumes(at: ModelVisit, start: datetime, end: datetime) -> tuple[list[charts.Volume], bool]:
+    """Return the sealed predictions per hour, or per day where hours would be too many bars."""
+    if at.version is None:
+        return [], True
+    daily = end - start > timedelta(days=4)
+    hours = 24 if daily else 1
+    first, last = bucket_of(start), bucket_of(end)
+    if (last - first) / hours > BARS:
+        first = last - BARS * hours
+    rows = at.session.execute(
+        select(
+            ArrivalRow.bucket,
+            func.sum(ArrivalRow.accepted),
+            func.sum(ArrivalRow.rejected),
+            func.sum(ArrivalRow.late),
+            func.sum(ArrivalRow.duplicates),
+        )
+        .where(
+            ArrivalRow.model_id == at.model.id,
+            ArrivalRow.version_id == at.version.id,
+            ArrivalRow.kind == "predictions",
+            ArrivalRow.bucket >= first,
+            ArrivalRow.bucket < last,
+        )
+        .group_by(ArrivalRow.bucket)
+    )
+    counts: dict[int, list[int]] = {}
+    for bucket, *numbers in rows:
+        group = counts.setdefault(int(bucket) // hours * hours, [0, 0, 0, 0])
+        for place, number in enumerate(numbers):
+            group[place] += int(number or 0)
+    return [
+        charts.Volume(start=bucket_start(bucket), accepted=n[0], rejected=n[1], late=n[2], duplicates=n[3])
+        for bucket, n in sorted(counts.items())
+    ], daily
+
+
+__all__ = ["build", "page_of", "parse_time", "violated_subjects", "volumes"]
