@@ -525,7 +525,7 @@ def replay(plan: Plan, client: Client, console: Console) -> Done:
                 done.without_label += part.num_rows - found.num_rows
                 if found.num_rows:
                     post_labels(client, f"{base}/ground-truth", found, done)
-            newest = from_microseconds(int(micros(part["timestamp"].chunk(-1)[-1:], "timestamp")[0]))
+            newest = from_microseconds(part["timestamp"][-1].value)
             progress.update(task, advance=part.num_rows, moment=f"{newest:%Y-%m-%d %H:%M}")
         progress.update(task, moment="judging what is due")
         client.finished(client.send("DELETE", f"{base}/replays/{replaying}"))

@@ -41,8 +41,10 @@ def configure(level: str, stream: TextIO | None = None) -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
-    for noisy in ("httpx2", "httpcore2", "apscheduler", "alembic", "numba"):
+    for noisy in ("httpx2", "httpcore2", "alembic", "numba"):
         logging.getLogger(noisy).setLevel(max(logging.WARNING, root.level))
+    # A tick that is still at work when the next is due is nothing to tell.
+    logging.getLogger("apscheduler").setLevel(logging.ERROR)
     structlog.configure(
         processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
         logger_factory=structlog.stdlib.LoggerFactory(),
