@@ -19,7 +19,7 @@ from scipy.sparse import csr_array
 from scipy.stats import binom
 
 from monitors import discovery
-from monitors.contract import BinnedStatistic, Column, Counts, Role, Type
+from monitors.contract import BinnedStatistic, Column, Role, Type
 from monitors.layout import NumericLayout, plan_layout
 from monitors.null import CALIBRATING, Null
 
