@@ -28,11 +28,12 @@ def _boot() -> str:
 
 
 def _born(process: int) -> str | None:
-    """Return when a process of this host started, in the kernel's ticks; None where there is no such process."""
+    """Return when a process of this host started, in the kernel's ticks; None where none runs under this number."""
     try:
-        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[19]
+        fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
     except OSError:
         return None
+    return None if fields[0] in "ZX" else fields[19]
 
 
 def owner_here() -> str:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+from sqlalchemy import select
 
 from monitors.contract import Column, Role, Type
 from monitors.layout import Layout, OutcomeLayout, plan_layout
@@ -34,18 +35,26 @@ class Shop:
     url: str | None = None
     versions: Sequence[str] = ("a", "b")
     clock: SetClock = field(default_factory=lambda: SetClock(datetime(2026, 6, 1, tzinfo=UTC)))
+    made: bool = False
+    """Whether another process has made it all."""
 
     def __post_init__(self) -> None:
+        """Make the database and the model where this is the first to come."""
         self.settings = Settings.model_validate(
             {"data_dir": self.folder, "database_url": self.url, "lake_url": str(self.folder / "lake")}
         )
         self.folder.mkdir(parents=True, exist_ok=True)
         self.database = Database(self.settings.database)
-        migrate(self.database)
         self.lake = Lake(self.settings.lake, SECRET)
-        self.lake.adopt(self.database)
         self.sealer = Sealer(self.database, self.lake, self.clock, self.settings)
         self.profiles = Profiles(self.database, self.lake, self.clock, self.settings)
+        self.version_ids: dict[str, int] = {}
+        if self.made:
+            with self.database.reading() as session:
+                self.model_id = session.scalars(select(ModelRow.id)).one()
+            return
+        migrate(self.database)
+        self.lake.adopt(self.database)
         with self.database.writing() as session:
             model = ModelRow(
                 uid="0" * 32,
@@ -59,7 +68,6 @@ class Shop:
             session.add(model)
             session.flush()
             self.model_id = model.id
-            self.version_ids = {}
             for name in self.versions:
                 version = VersionRow(model_id=model.id, name=name, created_at=self.clock.now())
                 session.add(version)
@@ -134,3 +142,8 @@ def hours(first: int, last: int) -> Span:
     """Return the span from one hour to another, counted from the start of the stream."""
     begin = START // HOUR
     return Span(bucket_start(begin + first), bucket_start(begin + last))
+
+
+def join(folder: Path) -> Shop:
+    """Return the shop that another process made in a folder."""
+    return Shop(folder, made=True)

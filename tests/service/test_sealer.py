@@ -1,0 +1,405 @@
+"""What the sealer makes of the log: each prediction once, labels at their predictions, nothing lost at any kill."""
+
+import multiprocessing
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from sqlalchemy import func, select
+
+from service.database import from_microseconds
+from service.lake import Sealer, lease, reader
+from service.problems import Unavailable
+from service.tables import (
+    ArrivalRow,
+    IngestBatchRow,
+    LeaseRow,
+    ModelRow,
+    PendingTruthRow,
+    ReplayRow,
+    SegmentRow,
+    VersionRow,
+)
+from tests.service.records import HOUR, START, Shop, hours, join
+
+ROOT = Path(__file__).parent.parent.parent
+
+
+def record(name: str, hour: float = 0.0, **more: Any) -> dict[str, Any]:
+    at = START + int(hour * HOUR)
+    made: dict[str, Any] = {"prediction_id": name, "version": None, "timestamp": at, "received_at": at}
+    return made | {"features.age": 41.0, "prediction": "1", "score": 0.5} | more
+
+
+def truth(name: str, value: str | None, at: float = 0.0, version: str | None = None) -> dict[str, Any]:
+    moment = START + int(at * HOUR)
+    return {
+        "prediction_id": name, "version": version, "ground_truth": value, "timestamp": moment, "received_at": moment,
+    }  # fmt: skip
+
+
+def arrivals(shop: Shop, kind: str = "predictions", version: str = "a") -> dict[str, int]:
+    names = ("accepted", "duplicates", "conflicts", "corrected", "late")
+    with shop.database.reading() as session:
+        row = session.execute(
+            select(*(func.sum(getattr(ArrivalRow, name)) for name in names)).where(
+                ArrivalRow.kind == kind, ArrivalRow.version_id == shop.version_ids.get(version, 0)
+            )
+        ).one()
+    return {name: int(value) for name, value in zip(names, row, strict=True) if value}
+
+
+def found(shop: Shop, name: str) -> list[dict[str, Any]]:
+    with shop.database.reading() as session:
+        return reader.prediction(session, shop.lake, session.get_one(ModelRow, shop.model_id), name)
+
+
+def sealed(shop: Shop, version: str = "a", *, labels: bool = False) -> list[dict[str, Any]]:
+    with shop.database.reading() as session:
+        batches = reader.batches(
+            session, shop.lake, shop.model_id, shop.version_ids[version], hours(-10_000, 10_000), labels=labels
+        )
+        return [row for batch in batches for row in batch.to_pylist()]
+
+
+def test_sealed_records_leave_the_log_and_are_read_in_order_of_time(tmp_path: Path) -> None:
+    shop = Shop(tmp_path / "data")
+    shop.put("predictions", [record("late", 2), record("early", 0)])
+    shop.put("predictions", [record("middle", 1)])
+    assert shop.seal() == 3
+    assert shop.seal() == 0
+    assert [row["prediction_id"] for row in sealed(shop)] == ["early", "middle", "late"]
+    with shop.database.reading() as session:
+        assert session.scalar(select(func.count()).select_from(IngestBatchRow)) == 0
+        version = session.get_one(VersionRow, shop.version_ids["a"])
+        assert version.first_event_at == from_microseconds(START)
+        assert version.last_event_at == from_microseconds(START + 2 * HOUR)
+        segment = session.scalars(select(SegmentRow)).one()
+        assert (segment.last_bucket - segment.first_bucket, segment.rows) == (2, 3)
+        assert shop.lake.intact(segment.path, segment.checksum)
+
+
+def test_an_id_counts_once_per_version_the_first_committed(tmp_path: Path) -> None:
+    shop = Shop(tmp_path / "data")
+    shop.put("predictions", [record("p", 0), record("p", 5), record("p", 1, prediction="0")])
+    shop.put("predictions", [record("p", 2), record("p", 0, version="b")])
+    shop.seal()
+    assert arrivals(shop) == {"accepted": 1, "duplicates": 2, "conflicts": 1}
+    assert arrivals(shop, version="b") == {"accepted": 1}
+    shop.put("predictions", [record("p", 9), record("p", 9, score=0.75), record("q", 9)])
+    shop.seal()
+    assert arrivals(shop) == {"accepted": 2, "duplicates": 3, "conflicts": 2}
+    assert [(row["prediction_id"], row["timestamp"]) for row in sealed(shop)] == [
+        ("p", from_microseconds(START)),
+        ("q", from_microseconds(START + 9 * HOUR)),
+    ]
+
+
+def test_the_same_record_in_other_columns_is_a_duplicate(tmp_path: Path) -> None:
+    shop = Shop(tmp_path / "data")
+    first = record("p") | {"features.job": "clerk", "features.new": None}
+    shop.put("predictions", [first])
+    shop.seal()
+    del first["features.new"]
+    shop.put("predictions", [dict(reversed(first.items()))])
+    shop.seal()
+    assert arrivals(shop) == {"accepted": 1, "duplicates": 1}
+
+
+def test_ids_that_share_a_hash_are_told_apart_by_their_text(tmp_path: Path) -> None:
+    shop = Shop(tmp_path / "data")
+
+    def collide(name: str, kind: str, value: dict[str, Any]) -> None:
+        table = pa.Table.from_pylist([value])
+        for column in ("timestamp", "received_at"):
+            at = table.schema.get_field_index(column)
+            table = table.set_column(at, column, table[column].cast(pa.timestamp("us", tz="UTC")))
+        table = table.append_column("id_hash", pa.array([7], pa.uint64()))
+        shop.put_table(kind, table, START)
+
+    for name in ("p", "q"):
+        collide(name, "predictions", record(name, version="a"))
+    shop.seal()
+    collide("r", "predictions", record("r", 1, version="a"))
+    collide("p", "predictions", record("p", 1, version="a"))
+    collide("q", "ground_truth", truth("q", "0", version="a"))
+    collide("r", "ground_truth", truth("r", "1", version="a"))
+    shop.seal()
+    assert arrivals(shop) == {"accepted": 3, "duplicates": 1}
+    labels = {row["prediction_id"]: row["ground_truth"] for row in sealed(shop, labels=True)}
+    assert labels == {"p": None, "q": "0", "r": "1"}
+
+
+def test_a_label_before_its_prediction_waits_and_is_joined(tmp_path: Path) -> None:
+    shop = Shop(tmp_path / "data")
+    shop.put("ground_truth", [truth("p", "1"), truth("p", "1"), truth("never", "0")])
+    shop.seal()
+    assert found(shop, "p") == [
+        {
+            "prediction_id": "p", "version": None, "state": "waiting", "ground_truth": "1",
+            "ground_truth_timestamp": "2026-01-05T00:00:00Z",
+        }
+    ]  # fmt: skip
+    shop.put("predictions", [record("p", 7)])
+    assert [(row["state"], row["ground_truth"]) for row in found(shop, "p")] == [("buffered", "1")]
+    shop.seal()
+    assert [(row["state"], row["ground_truth"]) for row in found(shop, "p")] == [("sealed", "1")]
+    assert [row["ground_truth"] for row in sealed(shop, labels=True)] == ["1"]
+    with shop.database.reading() as session:
+        assert session.scalars(select(PendingTruthRow.prediction_id)).all() == ["never"]
+    assert arrivals(shop, "ground_truth") == {"accepted": 1}
+    assert arrivals(shop, "ground_truth", "") == {"duplicates": 1}
+
+
+def test_the_newest_label_counts_and_a_withdrawn_one_is_none(tmp_path: Path) -> None:
+    shop = Shop(tmp_path / "data")
+    shop.put("predictions", [record("p"), record("q")])
+    shop.put("ground_truth", [truth("p", "0", 1), truth("q", "0", 1)])
+    shop.seal()
+    shop.put("ground_truth", [truth("p", "1", 3), truth("p", "0", 2), truth("q", "0", 1), truth("q", None, 2)])
+    shop.seal()
+    assert {row["prediction_id"]: row["ground_truth"] for row in sealed(shop, labels=True)} == {"p": "1", "q": None}
+    # p: 1 corrects 0, the older 0 says something else than 1 does; q: the same again, then withdrawn
+    assert arrivals(shop, "ground_truth") == {"accepted": 2, "duplicates": 1, "corrected": 3}
+    shop.put("ground_truth", [truth("p", "0", 3)])  # of the same time, but later
+    shop.seal()
+    assert found(shop, "p")[0]["ground_truth"] == "0"
+
+
+def test_a_repeated_label_of_a_newer_time_stands_against_an_older_correction(tmp_path: Path) -> None:
+    shop = Shop(tmp_path / "data")
+    shop.put("predictions", [record("p")])
+    for label in (truth("p", "1", 1), truth("p", "1", 5), truth("p", "0", 3)):
+        shop.put("ground_truth", [label])
+        shop.seal()
+    assert [row["ground_truth"] for row in sealed(shop, labels=True)] == ["1"]
+
+
+def test_one_label_reaches_all_versions_also_those_that_predict_later(tmp_path: Path) -> None:
+    shop = Shop(tmp_path / "data")
+    shop.put("predictions", [record("p")])
+    shop.put("ground_truth", [truth("p", "1", 1), truth("p", "0", 2, "a"), truth("p", "0", 9, "c")])
+    shop.seal()
+    shop.put("predictions", [record("p", 30, version="b")])
+    shop.seal()
+    assert [row["ground_truth"] for row in sealed(shop, "a", labels=True)] == ["0"]
+    assert [row["ground_truth"] for row in sealed(shop, "b", labels=True)] == ["1"]
+    assert {row["version"]: row.get("ground_truth") for row in found(shop, "p")} == {"a": "0", "b": "1", "c": "0"}
+
+
+def test_protected_attributes_go_the_same_way_into_segments_of_their_own(tmp_path: Path) -> None:
+    shop = Shop(tmp_path / "data")
+    told = {
+        "prediction_id": "p",
+        "version": None,
+        "attributes": '{"sex":"F"}',
+        "timestamp": START,
+        "received_at": START,
+    }
+    shop.put("protected", [told])
+    shop.seal()
+    shop.put("predictions", [record("p", 3)])
+    shop.seal()
+    with shop.database.reading() as session:
+        segments = {row.kind: row for row in session.scalars(select(SegmentRow))}
+        assert set(segments) == {"predictions", "protected"}
+        table = shop.lake.read_table(segments["protected"].path)
+    assert table["attributes"].to_pylist() == ['{"sex":"F"}']
+    assert "attributes" not in sealed(shop)[0]
+
+
+def test_a_version_that_nobody_registered_is_made(tmp_path: Path) -> None:
+    shop = Shop(tmp_path / "data")
+    shop.put("predictions", [record("p", version="unheard-of")])
+    shop.seal()
+    with shop.database.reading() as session:
+        row = session.scalars(select(VersionRow).where(VersionRow.name == "unheard-of")).one()
+        assert (row.registered, row.last_event_at) == (False, from_microseconds(START))
+
+
+def test_columns_may_differ_from_batch_to_batch_and_change_their_type(tmp_path: Path) -> None:
+    shop = Shop(tmp_path / "data")
+    shop.put("predictions", [record("p", 0) | {"features.code": 7.0}])
+    shop.put("predictions", [record("q", 1) | {"features.code": "7b", "features.extra": True}])
+    shop.seal()
+    assert [row["features.code"] for row in sealed(shop)] == ["7", "7b"]
+    assert found(shop, "q")[0]["features"] == {"age": 41.0, "code": "7b", "extra": True}
+    assert found(shop, "p")[0]["features"]["extra"] is None
+
+
+def test_rows_after_the_lateness_are_late_unless_history_is_replayed(tmp_path: Path) -> None:
+    shop = Shop(tmp_path / "data")
+    now = START + 100 * HOUR
+    shop.put("predictions", [record("p", 97, received_at=now), record("q", 98.5, received_at=now)])
+    shop.seal()
+    assert arrivals(shop) == {"accepted": 2, "late": 1}  # the hour of p ended at 98 and was waited for until 99
+    with shop.database.writing() as session:
+        session.add(
+            ReplayRow(
+                uid="1" * 32, model_id=shop.model_id, starts_at=from_microseconds(START),
+                ends_at=from_microseconds(now), opened_at=from_microseconds(now),
+            )
+        )  # fmt: skip
+    shop.put("predictions", [record("r", 5, received_at=now + 5)])
+    shop.seal()
+    assert arrivals(shop) == {"accepted": 3, "late": 1}
+
+
+def test_a_model_is_due_by_rows_by_age_and_soon_while_replayed(tmp_path: Path) -> None:
+    shop = Shop(tmp_path / "data")
+    shop.clock.at = from_microseconds(START)
+    shop.put("predictions", [record("p")])
+    assert shop.sealer.due() == []
+    shop.clock.move(timedelta(seconds=599))
+    assert shop.sealer.due() == []
+    shop.clock.move(timedelta(seconds=1))
+    assert shop.sealer.due() == [shop.model_id]
+    assert shop.sealer.seal_due() == 1
+    few = Sealer(shop.database, shop.lake, shop.clock, shop.settings.model_copy(update={"seal_rows": 2}))
+    shop.put("predictions", [record(f"r{i}", received_at=START + 600_000_000) for i in range(2)])
+    assert (shop.sealer.due(), few.due()) == ([], [shop.model_id])
+
+
+def test_who_lost_the_lease_stores_nothing(tmp_path: Path) -> None:
+    shop = Shop(tmp_path / "data")
+    shop.put("predictions", [record("p")])
+    mine = lease.take(shop.database, f"seal:{shop.model_id}")
+    assert mine is not None
+    assert lease.take(shop.database, f"seal:{shop.model_id}") is None
+    with shop.database.writing() as session:
+        session.get_one(LeaseRow, mine.name).token += 1
+    with pytest.raises(lease.LeaseLost):
+        shop.sealer._round(shop.model_id, "predictions", mine)
+    with shop.database.reading() as session:
+        assert session.scalars(select(SegmentRow)).all() == []
+        assert session.scalar(select(func.count()).select_from(IngestBatchRow)) == 1
+
+
+def test_the_lease_of_a_dead_process_is_free_at_once(tmp_path: Path) -> None:
+    shop = Shop(tmp_path / "data")
+    code = (
+        "import sys; from service.database import Database; from service.lake.lease import take;"
+        "print(take(Database(sys.argv[1]), 'work'))"
+    )
+    subprocess.run([sys.executable, "-c", code, shop.settings.database], check=True, cwd=ROOT, capture_output=True)
+    assert lease.take(shop.database, "work") is not None
+
+
+def test_a_page_begins_where_the_one_before_ended(tmp_path: Path) -> None:
+    shop = Shop(tmp_path / "data")
+    shop.put("predictions", [record(f"p{i}", i // 3) for i in range(10)])
+    shop.seal()
+    shop.put("predictions", [record(f"q{i}", i // 2) for i in range(10)])
+    shop.put("ground_truth", [truth("q1", "0")])
+    shop.seal()
+    seen: list[str] = []
+    cursor: str | None = None
+    with shop.database.reading() as session:
+        model, version = session.get_one(ModelRow, shop.model_id), session.get_one(VersionRow, shop.version_ids["a"])
+        while True:
+            page, cursor = reader.rows(session, shop.lake, model, version, hours(0, 5), limit=3, cursor=cursor)
+            seen += [row["prediction_id"] for row in page]
+            assert all(row.get("ground_truth") == ("0" if row["prediction_id"] == "q1" else None) for row in page)
+            if cursor is None:
+                break
+    assert len(seen) == 20
+    assert set(seen) == {f"{letter}{i}" for letter in "pq" for i in range(10)}
+
+
+# --- kills ------------------------------------------------------------------------------------------------------------
+
+
+def write(folder: Path, name: str) -> None:
+    """Post records and labels until killed; what was acknowledged goes into a file of its own."""
+    shop = join(folder / "data")
+    random = np.random.default_rng(abs(hash(name)) % 2**32)
+    last: list[str] = []
+    with (folder / f"acked-{name}").open("a", buffering=1) as acked:
+        for turn in range(1_000_000):
+            ids = [f"{name}-{turn}-{i}" for i in range(40)]
+            if last and random.random() < 0.2:  # sent again, with a few new ones
+                ids = last + ids[:5]
+            at = START + int(random.integers(0, 50 * HOUR))
+            shop.put(
+                "predictions",
+                [record(i, received_at=at) | {"timestamp": at, "features.age": float(len(i))} for i in ids],
+            )
+            acked.write("".join(f"{i}\n" for i in ids))
+            last = ids[:20]
+            time.sleep(0.003)  # SQLite's lock is not fair
+            if random.random() < 0.3:
+                shop.put("ground_truth", [truth(i, "1") for i in ids[:10]])
+
+
+def keep_sealing(folder: Path, name: str) -> None:
+    """Seal what comes until killed."""
+    shop = join(folder / "data")
+    while True:
+        with suppress(Unavailable):
+            shop.seal()
+        time.sleep(0.01)
+
+
+def kill_at_random(folder: Path, kills: int, seed: int) -> None:
+    """Run two writers and two sealers, kill one of them at random moments, and compare what was promised and kept."""
+    shop = Shop(folder / "data")
+    random = np.random.default_rng(seed)
+    shop.put("predictions", [record("first")])
+    shop.seal()  # loads what is compiled, so that the processes begin at once
+    shop.database.close()
+    processes = multiprocessing.get_context("fork")
+    running: list[tuple[Callable[[Path, str], None], multiprocessing.process.BaseProcess]] = []
+
+    def start(work: Callable[[Path, str], None]) -> None:
+        process = processes.Process(target=work, args=(folder, f"{len(running)}-{time.time_ns()}"), daemon=True)
+        process.start()
+        running.append((work, process))
+
+    def acknowledged() -> set[str]:
+        return {name for file in folder.glob("acked-*") for name in file.read_text().split("\n")[:-1]}
+
+    for task in (write, write, keep_sealing, keep_sealing):
+        start(task)
+    try:
+        time.sleep(1)
+        for _ in range(kills):
+            time.sleep(float(random.uniform(0.1, 0.8)))
+            work, process = running.pop(int(random.integers(0, len(running))))
+            assert process.is_alive()
+            process.kill()
+            process.join()
+            start(work)
+    finally:
+        for _, process in running:
+            process.kill()
+            process.join()
+    shop.seal()
+    acked = acknowledged()
+    with shop.database.reading() as session:
+        paths = session.scalars(select(SegmentRow.path).where(SegmentRow.kind == "predictions")).all()
+        assert session.scalar(select(func.count()).select_from(IngestBatchRow)) == 0
+    stored = [name for path in paths for name in pq.read_table(shop.lake.path(path))["prediction_id"].to_pylist()]
+    assert len(acked) > 500
+    assert len(paths) >= kills // 2
+    assert acked - set(stored) == set()
+    assert len(stored) == len(set(stored))
+    assert len(sealed(shop, labels=True)) == len(stored)
+
+
+def test_nothing_acknowledged_is_lost_or_doubled_by_kills_of_writers_and_sealers(tmp_path: Path) -> None:
+    kill_at_random(tmp_path, 10, 1)
+
+
+@pytest.mark.long
+@pytest.mark.timeout(1200)
+def test_nothing_acknowledged_is_lost_or_doubled_by_two_hundred_kills(tmp_path: Path) -> None:
+    kill_at_random(tmp_path, 200, 2)
