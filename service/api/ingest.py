@@ -202,9 +202,8 @@ def ingest(
     start, end = moment(from_, "from"), moment(to, "to")
     with parts.database.reading() as session:
         owner = _owner(session, principal, model)
-        names = dict(
-            session.execute(select(VersionRow.id, VersionRow.name).where(VersionRow.model_id == owner.id)).tuples()
-        )
+        versions = select(VersionRow.id, VersionRow.name).where(VersionRow.model_id == owner.id)
+        names = dict(session.execute(versions).tuples().all())
         statement = select(ArrivalRow).where(ArrivalRow.model_id == owner.id)
         if start is not None:
             statement = statement.where(ArrivalRow.bucket >= bucket_of(start))
@@ -346,5 +345,8 @@ def predictions(
         row = version_or_active(session, owner, version)
     parts.sealer.seal(owner.id)
     with parts.database.reading() as session:
-        found, cursor = reader.rows(session, parts.lake, owner, row, span, limit=page.limit, cursor=page.cursor)
+        try:
+            found, cursor = reader.rows(session, parts.lake, owner, row, span, limit=page.limit, cursor=page.cursor)
+        except (ValueError, OverflowError):
+            raise BadRequest("the cursor is not one that this list has given") from None
     return listed(found, cursor)

@@ -27,7 +27,7 @@ from service.clock import Clock
 from service.database import Database, from_microseconds, microseconds
 from service.ingest import schemas
 from service.ingest.columns import GROUND_TRUTH, PREDICTIONS, Builder, Built, Part, Refusal
-from service.ingest.formats import Parsed
+from service.ingest.formats import Format, Parsed, read
 from service.ingest.hashing import hash_ids, hash_key
 from service.ingest.schemas import Feature, ModelSchema, VersionSchema
 from service.ingest.seen import NEW, OTHER, SAME, Seen
@@ -169,10 +169,15 @@ class Writer:
 
     def warm_up(self) -> None:
         """Compile or load the number kernels, so that no first request waits for them."""
-        hash_ids(pa.array(["a"]), self.key)
-        seen = Seen()
-        seen.add(np.ones(1, np.uint64), 1)
-        seen.known(np.ones(1, np.uint64))
+        schema = ModelSchema(0, "", "binary")
+        builder = self.builder(schema, PREDICTIONS)
+        for body, form in ((b'{"records": [{}]}', Format.JSON), (b"{}", Format.LINES), (b"a\nb", Format.CSV)):
+            read(body, form, "utf-8", builder, limit=1024)
+        for part in builder.finish(3).parts:
+            seen = Seen()
+            for _ in range(2):
+                seen.add(np.resize(part.hashes, 2048), 1)
+            seen.known(part.hashes)
 
     def schema(self, name: str) -> ModelSchema:
         """Return what is known of a model, at most a second old; raises `NotFound`.
