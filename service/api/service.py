@@ -173,11 +173,15 @@ def _operation(method: str, path: str, operation: Mapping[str, Any]) -> str:
 def problem_types(principal: Reader) -> HTMLResponse:  # noqa: ARG001 - the scope is declared by it
     """Return what each `type` of a problem document means."""
     rows = "".join(
-        f'<tr id="{html.escape(kind().code)}"><th><code>{html.escape(kind().code)}</code></th><td>{kind.status}</td>'
+        f'<tr id="{_code(kind)}"><th><code>{_code(kind)}</code></th><td>{kind.status}</td>'
         f"<td>{html.escape(kind.title)}. {html.escape((kind.__doc__ or '').strip())}</td></tr>"
         for kind in sorted(_problems(Problem), key=lambda kind: (kind.status, kind.__name__))
     )
     return _page("Plumbline: errors", f"<table>{rows}</table>")
+
+
+def _code(kind: type[Problem]) -> str:
+    return html.escape(kind.__new__(kind).code)
 
 
 def _problems(kind: type[Problem]) -> set[type[Problem]]:

@@ -1,0 +1,37 @@
+"""The application in this process, shared by the tests of a module."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from pydantic import SecretStr
+from starlette.testclient import TestClient
+
+from service.access import Scope
+from service.app import create_app
+from service.clock import Clock
+from service.settings import Settings
+
+ADMIN_KEY = "plk_test_0123456789abcdefghijklmnopqrstuvwxyzABCDEFG"
+
+
+@contextmanager
+def opened(folder: Path, clock: Clock | None = None, **changes: Any) -> Iterator[TestClient]:
+    """Open the application on an empty data folder; the client carries the admin key."""
+    settings = Settings(data_dir=folder, admin_key=SecretStr(ADMIN_KEY), roles=("api",), **changes)
+    with TestClient(create_app(settings, clock), raise_server_exceptions=False, headers=bearer(ADMIN_KEY)) as client:
+        yield client
+
+
+def bearer(key: str) -> dict[str, str]:
+    """Return the header that sends a key."""
+    return {"Authorization": f"Bearer {key}"}
+
+
+def key_of(client: TestClient, *scopes: Scope, models: list[str] | None = None) -> dict[str, str]:
+    """Make a key and return the header that sends it."""
+    body = {"name": "test", "scopes": [scope.value for scope in scopes], "models": models}
+    answer = client.post("/v1/keys", json=body)
+    assert answer.status_code == 201, answer.text
+    return bearer(answer.json()["key"])
