@@ -226,7 +226,7 @@ class Sender:
         with self._lock:
             busy = set(self._busy)
         with self._database.writing() as session:
-            for delivery, webhook in session.execute(due.with_for_update(skip_locked=True, of=DeliveryRow)).tuples():
+            for delivery, webhook in session.execute(due.with_for_update(skip_locked=True, of=DeliveryRow)):
                 if webhook.id in busy:
                     continue
                 busy.add(webhook.id)
