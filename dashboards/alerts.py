@@ -1,4 +1,4 @@
-"""The alert pages: why did it fire, what was done, who was told?"""
+"""The alert pages: why it fired, what was done, who was told."""
 
 from dataclasses import dataclass
 from datetime import datetime

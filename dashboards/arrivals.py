@@ -1,4 +1,4 @@
-"""The data page: what arrives, and what was refused and why?"""
+"""The data page: what arrives, what was refused and why."""
 
 from dataclasses import dataclass
 from datetime import datetime

@@ -14,6 +14,8 @@ from dashboards.standing import Standing
 
 SCHEMA = "https://vega.github.io/schema/vega-lite/v6.json"
 MARKS = 5_000
+SHORT = 12
+"""Units longer than this stay out of the axis."""
 Cell = str | int | float | datetime | None
 
 
@@ -79,7 +81,7 @@ class HeatCell:
 
 
 def heatmap(cells: Sequence[HeatCell], rows: Sequence[str], length: timedelta | None) -> Chart:
-    """Return the heatmap of columns and windows: colour for how far, a triangle for violated, a dot for not measured."""
+    """Return the heatmap: colour for how far, a triangle for violated, a dot for not measured."""
     windows = len({cell.start for cell in cells})
     unit, form, title = _time_axis(length)
     values = [
@@ -99,9 +101,9 @@ def heatmap(cells: Sequence[HeatCell], rows: Sequence[str], length: timedelta | 
         for cell in cells
     ]
     description = (
-        f"{formats.plural(len(rows), 'column')} by {formats.plural(windows, 'window')}: the effect as a multiple of the "
-        "smallest that counts. Darker is further from the baseline; a triangle marks a violated verdict, a dot a cell "
-        "that was not measured."
+        f"{formats.plural(len(rows), 'column')} by {formats.plural(windows, 'window')}: the effect as a multiple of "
+        "the smallest that counts. Darker is further from the baseline; a triangle marks a violated verdict, a dot "
+        "a cell that was not measured."
     )
     tooltip = [
         {"field": name, "type": "nominal", "title": heading}
@@ -420,8 +422,10 @@ def series(
 
     ``below`` says that the number is worse under its limit (a p-value under alpha).
     """
+    limited = any(one.limit is not None for one in points)
     side = "under" if below else "over"
-    description = f"{title}: one point a window, the {limit} dashed, a triangle where the window was violated (worse is {side} it)."
+    drawn = f"the {limit} dashed, worse is {side} it" if limited else "without a limit of its own"
+    description = f"One point a window, {drawn}; a triangle where the window was violated."
     floor = 1e-6
     values = [
         {
@@ -451,9 +455,20 @@ def series(
     y = {
         "field": "value",
         "type": "quantitative",
-        "title": unit or None,
+        "title": unit if 0 < len(unit) <= SHORT else None,
         "scale": scale,
         "axis": {"tickCount": 4, "format": "~g"},
+    }
+    bound = {
+        "mark": {
+            "type": "line",
+            "color": "var(--limit)",
+            "strokeDash": [5, 4],
+            "strokeWidth": 1.5,
+            "interpolate": "step-after",
+            "aria": False,
+        },
+        "encoding": {"y": {"field": "limit", "type": "quantitative"}},
     }
     spec = {
         "data": {"values": values},
@@ -467,17 +482,7 @@ def series(
             }
         },
         "layer": [
-            {
-                "mark": {
-                    "type": "line",
-                    "color": "var(--limit)",
-                    "strokeDash": [5, 4],
-                    "strokeWidth": 1.5,
-                    "interpolate": "step-after",
-                    "aria": False,
-                },
-                "encoding": {"y": {"field": "limit", "type": "quantitative"}},
-            },
+            *([bound] if limited else []),
             {
                 "mark": {
                     "type": "line",
@@ -690,7 +695,7 @@ def event_lane(events: Sequence[Event], start: datetime, end: datetime) -> Chart
     x = {
         "field": "from",
         "type": "temporal",
-        "scale": {"type": "utc", "domain": [formats.iso(start), formats.iso(end)]},
+        "scale": {"type": "utc"},
         "title": None,
         "axis": {"grid": True, "labelOverlap": True, "tickCount": 8},
     }
@@ -714,6 +719,11 @@ def event_lane(events: Sequence[Event], start: datetime, end: datetime) -> Chart
             "tooltip": tooltip,
         },
         "layer": [
+            {
+                "data": {"values": [{"from": formats.iso(start)}, {"from": formats.iso(end)}]},
+                "mark": {"type": "point", "opacity": 0, "aria": False, "tooltip": None},
+                "encoding": {"x": x, "y": {"value": 0}, "tooltip": {"value": None}},
+            },
             {
                 "transform": [{"filter": "datum.lasting"}],
                 "mark": {"type": "bar", "height": 12, "cornerRadius": 3, "minBandSize": 4},
@@ -762,43 +772,47 @@ class Volume:
     """How many records a stretch of time had."""
 
     start: datetime
+    end: datetime
     accepted: int
     rejected: int = 0
     late: int = 0
     duplicates: int = 0
 
 
-def volumes(identity: str, title: str, counts: Sequence[Volume], daily: bool) -> Chart:
-    """Return the records that arrived, one bar an hour or a day."""
-    unit = "utcyearmonthdate" if daily else "utcyearmonthdatehours"
-    description = f"Records accepted per {'day' if daily else 'hour'} of their event time, UTC."
+def volumes(identity: str, title: str, counts: Sequence[Volume]) -> Chart:
+    """Return the records that arrived, one bar for each stretch of time."""
+    length = formats.length(counts[0].end - counts[0].start) if counts else "hour"
+    description = f"Records accepted, by their event time in UTC; each bar is {length}."
     values = [
         {
-            "start": formats.iso(one.start),
-            "when": formats.moment(one.start),
+            "from": formats.iso(one.start),
+            "to": formats.iso(one.end),
+            "when": formats.span(one.start, one.end),
             "accepted": one.accepted,
             "shown": formats.number(one.accepted),
         }
         for one in counts
     ]
+    gap = 1 if len(counts) <= 130 else 0
     spec = {
         "data": {"values": values},
-        "mark": {"type": "bar", "color": "var(--series)", "opacity": 0.8, "cornerRadiusEnd": 1},
+        "mark": {"type": "bar", "color": "var(--series)", "opacity": 0.8, "x2Offset": -gap},
         "encoding": {
             "x": {
-                "field": "start",
+                "field": "from",
                 "type": "temporal",
-                "timeUnit": unit,
+                "scale": {"type": "utc"},
                 "title": None,
                 "axis": {"grid": False, "labelOverlap": True, "tickCount": 8},
             },
+            "x2": {"field": "to"},
             "y": {
                 "field": "accepted",
                 "type": "quantitative",
                 "title": "records",
                 "axis": {"tickCount": 4, "format": "~s"},
             },
-            "tooltip": [{"field": "when", "title": "from (UTC)"}, {"field": "shown", "title": "records"}],
+            "tooltip": [{"field": "when", "title": "when (UTC)"}, {"field": "shown", "title": "records"}],
         },
     }
     return Chart(
@@ -807,8 +821,10 @@ def volumes(identity: str, title: str, counts: Sequence[Volume], daily: bool) ->
         description=description,
         spec=_spec(spec, description, 120),
         height=160,
-        columns=("From (UTC)", "Accepted", "Rejected", "Late", "Duplicates"),
-        rows=tuple((one.start, one.accepted, one.rejected, one.late, one.duplicates) for one in counts),
+        columns=("When (UTC)", "Accepted", "Rejected", "Late", "Duplicates"),
+        rows=tuple(
+            (formats.span(one.start, one.end), one.accepted, one.rejected, one.late, one.duplicates) for one in counts
+        ),
     )
 
 

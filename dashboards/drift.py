@@ -1,4 +1,4 @@
-"""The drift page: which inputs moved, and does it matter?"""
+"""The drift page: which inputs moved, and whether it matters."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -110,9 +110,17 @@ class DriftPage(ModelPage):
     policy: str
     sentence: str
     columns: tuple[ColumnDrift, ...]
+    notes: tuple[str, ...]
+    """What holds for several columns and is said once."""
     heatmap: Chart | None
     heatmap_note: str
     panel: ColumnPanel | None
+
+
+def common_notes(columns: Sequence[ColumnDrift]) -> tuple[str, ...]:
+    """Return the notes that three columns or more share."""
+    notes = [one.note for one in columns if one.note]
+    return tuple(note for note in dict.fromkeys(notes) if notes.count(note) >= 3)
 
 
 def ordered(columns: Sequence[ColumnDrift], sort: str) -> tuple[ColumnDrift, ...]:

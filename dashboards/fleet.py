@@ -1,4 +1,4 @@
-"""The fleet page: which model needs me now?"""
+"""The fleet page: which model needs somebody now."""
 
 from dataclasses import dataclass
 from datetime import datetime

@@ -1,4 +1,4 @@
-"""The overview of a model: is it healthy, what changed, since when?"""
+"""The overview of a model: whether it is healthy, what changed, since when."""
 
 from dataclasses import dataclass
 from datetime import datetime

@@ -91,7 +91,7 @@ class Frame:
     software: str = ""
     models: tuple[ModelLink, ...] = ()
     theme: str = "auto"
-    links: Links = unseen(Links())
+    links: Links = field(default_factory=Links, metadata={"twin": False})
     assets: Mapping[str, str] = field(default_factory=dict, metadata={"twin": False})
     csrf: str = unseen()
     query: str = unseen()

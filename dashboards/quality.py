@@ -1,4 +1,4 @@
-"""The quality page: can the data be trusted?"""
+"""The quality page: whether the data can be trusted."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

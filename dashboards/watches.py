@@ -1,4 +1,4 @@
-"""The monitors page: what is watched, and did it run?"""
+"""The monitors page: what is watched, and whether it ran."""
 
 from dataclasses import dataclass
 from datetime import datetime

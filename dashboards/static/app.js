@@ -29,13 +29,13 @@
       const spec = coloured(JSON.parse(document.getElementById(box.dataset.spec).textContent));
       views.get(box)?.finalize();
       const made = await vegaEmbed(box, spec, {
-        ast: true, actions: false, defaultStyle: false, renderer: "svg", hover: true, config: look(),
+        ast: true, actions: false, defaultStyle: false, renderer: "svg", hover: true, logLevel: 1, config: look(),
         tooltip: { disableDefaultStyle: true, theme: "own" }, loader: { http: { credentials: "same-origin" } },
       });
       views.set(box, made);
       made.view.addEventListener("click", (_, item) => {
         const href = item?.datum?.href;
-        if (href?.startsWith("?")) location.assign(href);
+        if (href && new URL(href, location).origin === location.origin) location.assign(href);
       });
     } catch (error) {
       box.textContent = "This chart could not be drawn. Its numbers are in the table below.";

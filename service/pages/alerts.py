@@ -8,12 +8,13 @@ from sqlalchemy import func, select
 
 from dashboards import charts, formats
 from dashboards.alerts import AlertLine, AlertPage, AlertsPage, Attempt, DeliveryLine, Evidence, Member
-from dashboards.page import Command, Empty
+from dashboards.page import Empty
 from dashboards.standing import Standing, standing_of
 from service import alerts
 from service.access import Principal
 from service.api.depends import audit
 from service.assembly import Assembly
+from service.pages import commands
 from service.pages.visit import ModelVisit, Visit, may_operate
 from service.problems import Conflict, NotFound
 from service.tables import AlertRow, DeliveryRow, ModelRow, VersionRow, WebhookRow
@@ -77,17 +78,12 @@ def _timeline(lines: tuple[AlertLine, ...]) -> charts.Chart:
 def _empty(visit: Visit, at: ModelVisit) -> Empty:
     base = visit.parts.settings.public_url.rstrip("/")
     budget = at.model.alarm_budget
+    accepted = f"{budget.get('at_most', 1)} false alarm in {budget.get('per', '30d')}"
+    webhook = {"name": "pager", "url": "https://hooks.example.com/plumbline", "events": ["alert.opened"]}
     return Empty(
         title="No alert so far",
-        text=f"The alarm budget of this model accepts at most {budget.get('at_most', 1)} false alarm in {budget.get('per', '30d')}. "
-        "To be called when one opens, name a webhook.",
-        commands=(
-            Command(
-                label="Be called when an episode opens",
-                code=f"curl -X POST {base}/v1/webhooks \\\n  -H \"Authorization: Bearer $PLUMBLINE_KEY\" -H 'Content-Type: application/json' \\\n"
-                '  -d \'{"name": "pager", "url": "https://hooks.example.com/plumbline", "events": ["alert.opened"]}\'',
-            ),
-        ),
+        text=f"This model accepts at most {accepted}. To be called when an episode opens, name a webhook.",
+        commands=(commands.post("Be called when an episode opens", f"{base}/v1/webhooks", webhook),),
     )
 
 

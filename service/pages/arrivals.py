@@ -46,7 +46,7 @@ def build(visit: Visit, name: str) -> DataPage:
             if isinstance(count, int):
                 reasons[code] = reasons.get(code, 0) + count
     buffered = session.scalar(select(func.sum(IngestBatchRow.rows)).where(IngestBatchRow.model_id == at.model.id))
-    counts, daily = volumes(at, start, end)
+    counts = volumes(at, start, end)
     return DataPage(
         frame=visit.frame(at.model.name),
         title=f"{at.model.name} · data",
@@ -74,7 +74,7 @@ def build(visit: Visit, name: str) -> DataPage:
             ),
             Tally(label="Not sealed yet", value=formats.number(int(buffered or 0))),
         ),
-        charts=(charts.volumes("volume", "Predictions by event time", counts, daily),) if counts else (),
+        charts=(charts.volumes("volume", "Predictions by event time", counts),) if counts else (),
         reasons=tuple(
             Reason(code=code, count=count, rejects=code not in BAD_VALUES)
             for code, count in sorted(reasons.items(), key=lambda item: -item[1])

@@ -6,7 +6,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dashboards import charts
-from dashboards.formats import span as span_text
 from monitors.layout import CategoryLayout, Layout, NumericLayout
 from monitors.profile import CategoryProfile, NumericProfile, Profile
 
@@ -122,6 +121,3 @@ def category_shares(
     if rest or left[0] > 0 or left[1] > 1e-9:
         shown.append(charts.CategoryShare(name="all others", baseline=left[0], window=left[1]))
     return shown
-
-
-__all__ = ["category_shares", "numeric_bins", "overlay", "span_text"]

@@ -6,7 +6,16 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from dashboards import charts, formats
-from dashboards.drift import ColumnDrift, ColumnPanel, DriftPage, Shown, WindowChoice, ordered, strength
+from dashboards.drift import (
+    ColumnDrift,
+    ColumnPanel,
+    DriftPage,
+    Shown,
+    WindowChoice,
+    common_notes,
+    ordered,
+    strength,
+)
 from dashboards.page import Empty, Spark
 from dashboards.standing import Standing, standing_of, worst
 from service import baselines
@@ -16,7 +25,7 @@ from service.problems import Problem
 from service.runs import decode_results
 from service.tables import BaselineRow, MonitorRow, RunRow
 from service.windows import LENGTHS
-from service.words import DAY, Span, format_time
+from service.words import DAY, Span
 
 WINDOWS = 90
 ROWS = 50
@@ -122,7 +131,7 @@ def build(visit: Visit, name: str) -> DriftPage:
     standing = worst([standing_of(run.status) for run in here]) if here else Standing.WAITING
     empty = at.empty()
     if empty is None and not shown:
-        empty = _nothing(at, watching)
+        empty = _nothing(watching)
     alphas = {run.alpha for run in here if run.alpha is not None}
     return DriftPage(
         frame=visit.frame(at.model.name),
@@ -147,6 +156,7 @@ def build(visit: Visit, name: str) -> DriftPage:
         policy="; ".join(dict.fromkeys(policy_words(monitor) for monitor in chosen)),
         sentence=sentence(drifts, here),
         columns=columns_shown,
+        notes=common_notes(columns_shown),
         heatmap=heat,
         heatmap_note=note,
         panel=_panel(at, current, columns_shown, series, shown, reading) if current else None,
@@ -198,7 +208,7 @@ def sentence(drifts: Sequence[ColumnDrift], runs: Sequence[RunRow]) -> str:
     return f"Not measured: {reasons[0]}." if reasons else "Nothing was measured in this window."
 
 
-def _nothing(at: ModelVisit, watching: Sequence[MonitorRow]) -> Empty:
+def _nothing(watching: Sequence[MonitorRow]) -> Empty:
     if not watching:
         return Empty(
             title="Drift is not watched", text="This model has no monitor of drift. The default monitors add two."
@@ -383,6 +393,3 @@ def distribution(
         for one in (before.columns.get(name), after.columns.get(name))
     ]
     return chart, reason, (shares[0], shares[1]), types.get(name, "")
-
-
-__all__ = ["build", "choices", "choose", "format_time", "read"]

@@ -4,9 +4,10 @@ from sqlalchemy import select
 
 from dashboards import formats
 from dashboards.fleet import Coverage, FleetPage, FleetRow, Share, Tally, worst_first
-from dashboards.page import Command, Empty, ModelLink, Spark
+from dashboards.page import Empty, ModelLink, Spark
 from dashboards.standing import Standing, standing_of
 from service.api.depends import visible
+from service.pages import commands
 from service.pages.visit import Visit, fleet_standings, is_stale, standing_of_status
 from service.runs import BLIND_AFTER
 from service.tables import AlertRow, ModelRow, ModelStatusRow, VersionRow
@@ -151,18 +152,11 @@ def _tallies(rows: tuple[FleetRow, ...]) -> tuple[Tally, ...]:
 
 def _empty(visit: Visit) -> Empty:
     base = visit.parts.settings.public_url.rstrip("/")
-    key = '-H "Authorization: Bearer $PLUMBLINE_KEY"'
     return Empty(
         title="No model yet",
         text="Name a model, store a baseline and post its predictions; the schema is learnt from the rows.",
         commands=(
-            Command(
-                label="1. Name a model",
-                code=f'curl -X POST {base}/v1/models {key} \\\n  -H \'Content-Type: application/json\' -d \'{{"name": "credit-risk", "task": "binary"}}\'',
-            ),
-            Command(
-                label="2. Or replay a file of history, with everything that is missing made on the way",
-                code=f"plumbline replay history.parquet --url {base} --model credit-risk --baseline training.parquet \\\n  --time time --id id --prediction prediction --window 1d --speed max",
-            ),
+            commands.post("Name a model", f"{base}/v1/models", {"name": "credit-risk", "task": "binary"}),
+            commands.replay("Or replay a file of history, with everything that is missing made on the way", base),
         ),
     )

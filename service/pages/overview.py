@@ -1,7 +1,7 @@
 """The overview of a model from the database."""
 
 from collections.abc import Sequence
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 
 from sqlalchemy import func, select
@@ -11,14 +11,19 @@ from dashboards.overview import OpenAlert, OverviewPage, Tile
 from dashboards.page import Spark
 from dashboards.standing import Standing, standing_of
 from monitors import discovery
+from service.alerts import badness, label
 from service.pages.visit import ModelVisit, Visit, standing_of_status
 from service.runs import decode_results
 from service.tables import AlertRow, ArrivalRow, BaselineRow, ModelStatusRow, MonitorRow, RunRow
 from service.windows import LENGTHS
-from service.words import DAY, bucket_of, bucket_start, parse_time
+from service.words import DAY, bucket_of, bucket_start
 
 WINDOWS = 120
-BARS = 400
+WEEK_HOURS = 168
+MONDAY_HOURS = 96
+"""1970 began on a Thursday; its first Monday came four days later."""
+BARS = 130
+"""How many bars of records are drawn at most: hours, days or weeks, whichever fit."""
 
 
 def build(visit: Visit, name: str) -> OverviewPage:
@@ -144,8 +149,6 @@ def _limit(monitor: MonitorRow, alpha: float | None) -> str:
 
 def violated_subjects(results: Sequence[dict[str, Any]]) -> list[str]:
     """Return what was violated, furthest past its limit first, each once."""
-    from service.alerts import badness, label
-
     bad = sorted((one for one in results if one.get("verdict") == "violated"), key=badness, reverse=True)
     return list(dict.fromkeys(label(one) for one in bad))
 
@@ -164,10 +167,8 @@ def _verdict(at: ModelVisit, tiles: Sequence[Tile]) -> tuple[str, str]:
         return "The last window is within its limits, but an episode is still open.", since
     if standing is Standing.OK:
         checks = sum(tile.ok for tile in tiles)
-        return (
-            f"Nothing is beyond its limit: {formats.plural(checks, 'check')} by {formats.plural(len(tiles), 'monitor')}.",
-            "",
-        )
+        by = formats.plural(len(tiles), "monitor")
+        return f"Nothing is beyond its limit: {formats.plural(checks, 'check')} by {by}.", ""
     worst = min(tiles, key=lambda tile: tile.standing.rank, default=None)
     if worst is None:
         return "Nothing has been measured yet.", ""
@@ -184,9 +185,8 @@ def _charts(at: ModelVisit, start: datetime, end: datetime) -> list[charts.Chart
     runs = at.runs(at.monitors, WINDOWS, documents=False)
     if runs:
         made.append(_strip(at, runs))
-    counts, daily = volumes(at, start, end)
-    if counts:
-        made.append(charts.volumes("volume", "Records that arrived", counts, daily))
+    if counts := volumes(at, start, end):
+        made.append(charts.volumes("volume", "Records that arrived", counts))
     return made
 
 
@@ -242,15 +242,13 @@ def _events(at: ModelVisit, start: datetime, end: datetime) -> list[charts.Event
     return [event for event in found if event.start <= end]
 
 
-def volumes(at: ModelVisit, start: datetime, end: datetime) -> tuple[list[charts.Volume], bool]:
-    """Return the sealed predictions per hour, or per day where hours would be too many bars."""
+def volumes(at: ModelVisit, start: datetime, end: datetime) -> list[charts.Volume]:
+    """Return the sealed predictions per hour, day or week (from Monday): the shortest of which not too many fit."""
     if at.version is None:
-        return [], True
-    daily = end - start > timedelta(days=4)
-    hours = 24 if daily else 1
+        return []
     first, last = bucket_of(start), bucket_of(end)
-    if (last - first) / hours > BARS:
-        first = last - BARS * hours
+    hours = next((size for size in (1, 24) if (last - first) / size <= BARS), WEEK_HOURS)
+    shift = MONDAY_HOURS if hours == WEEK_HOURS else 0
     rows = at.session.execute(
         select(
             ArrivalRow.bucket,
@@ -263,20 +261,24 @@ def volumes(at: ModelVisit, start: datetime, end: datetime) -> tuple[list[charts
             ArrivalRow.model_id == at.model.id,
             ArrivalRow.version_id == at.version.id,
             ArrivalRow.kind == "predictions",
-            ArrivalRow.bucket >= first,
+            ArrivalRow.bucket >= max(first, last - 10 * BARS * WEEK_HOURS),
             ArrivalRow.bucket < last,
         )
         .group_by(ArrivalRow.bucket)
     )
     counts: dict[int, list[int]] = {}
     for bucket, *numbers in rows:
-        group = counts.setdefault(int(bucket) // hours * hours, [0, 0, 0, 0])
+        group = counts.setdefault((int(bucket) - shift) // hours * hours + shift, [0, 0, 0, 0])
         for place, number in enumerate(numbers):
             group[place] += int(number or 0)
     return [
-        charts.Volume(start=bucket_start(bucket), accepted=n[0], rejected=n[1], late=n[2], duplicates=n[3])
+        charts.Volume(
+            start=bucket_start(bucket),
+            end=bucket_start(bucket + hours),
+            accepted=n[0],
+            rejected=n[1],
+            late=n[2],
+            duplicates=n[3],
+        )
         for bucket, n in sorted(counts.items())
-    ], daily
-
-
-__all__ = ["build", "page_of", "parse_time", "violated_subjects", "volumes"]
+    ]

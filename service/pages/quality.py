@@ -6,7 +6,6 @@ from dashboards import charts, formats
 from dashboards.page import Empty
 from dashboards.quality import Check, QualityPage, worst_first
 from dashboards.standing import Standing, standing_of, worst
-from service.alerts import label
 from service.pages.drift import Document, Key, Reading, choices, choose
 from service.pages.visit import ModelVisit, Visit
 from service.runs import decode_results
@@ -145,6 +144,8 @@ def _grid(
             )
     if not marks:
         return None, ""
+    seen = {mark.monitor for mark in marks}
+    rows = [row for row in rows if row in seen]
     shown = rows[:ROWS]
     kept = [mark for mark in marks if mark.monitor in set(shown)]
     length = min((LENGTHS.get(monitor.window, DAY) for monitor in at.monitors), default=DAY)
@@ -152,6 +153,3 @@ def _grid(
         kept, shown, length, identity="grid", title="Checks by column, window by window", what="column"
     )
     return grid, f"The first {ROWS} of {len(rows)} columns, worst first." if len(rows) > ROWS else ""
-
-
-__all__ = ["build", "check", "label"]

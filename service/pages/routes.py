@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from typing import Annotated, Any
+from urllib.parse import urlsplit
 
 from fastapi import APIRouter, Header, Request
 from fastapi.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
@@ -198,8 +199,6 @@ def _opened(parts: Assembly, token: str, target: str) -> Response:
 
 
 def _links(parts: Assembly) -> Links:
-    from urllib.parse import urlsplit
-
     return Links(urlsplit(parts.settings.public_url).path.rstrip("/"))
 
 

@@ -10,16 +10,17 @@ from urllib.parse import urlsplit
 
 from fastapi import Request
 from sqlalchemy import func, select
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, defer
 
 from dashboards import formats
 from dashboards.model import ModelHead
-from dashboards.page import Banner, Command, Empty, Frame, Links, ModelLink, View
+from dashboards.page import Banner, Empty, Frame, Links, ModelLink, View
 from dashboards.standing import Standing, standing_of
 from service import baselines
 from service.access import Principal, Scope
 from service.api.depends import model_named, version_named, visible
 from service.assembly import Assembly
+from service.pages import commands
 from service.pages.assets import assets
 from service.tables import AlertRow, ModelRow, ModelStatusRow, MonitorRow, RunRow, VersionRow
 from service.windows import LENGTHS
@@ -255,8 +256,6 @@ class ModelVisit:
             .limit(at_most * len(monitors))
         )
         if not documents:
-            from sqlalchemy.orm import defer
-
             statement = statement.options(defer(RunRow.document))
         return list(reversed(self.session.scalars(statement).all()))
 
@@ -266,7 +265,8 @@ class ModelVisit:
         replay = any(alert.replayed for alert in self.alerts)
         last = self.version.last_event_at if self.version is not None else None
         if last is not None and is_stale([row for row, _ in self.statuses], last, self.visit.now):
-            text = f"The last record is of {formats.moment(last)} UTC, {formats.age(last, self.visit.now)}: this is how it stood then."
+            ago = formats.age(last, self.visit.now)
+            text = f"The last record is of {formats.moment(last)} UTC, {ago}: this is how it stood then."
             found.append(Banner(text=text + (" Replayed history." if replay else "")))
         if self.version is not None and not self.version.registered:
             found.append(
@@ -280,20 +280,15 @@ class ModelVisit:
     def empty(self) -> Empty | None:
         """Return what to do next where the model cannot show anything yet: records, a baseline, monitors, patience."""
         base = f"{self.visit.parts.settings.public_url.rstrip('/')}/v1/models/{self.model.name}"
-        key = '-H "Authorization: Bearer $PLUMBLINE_KEY"'
-        baseline = Command(
-            label="Store a baseline: the rows it was trained on",
-            code=f"curl -X POST '{base}/baselines?name=training&timestamp=time&prediction=prediction' \\\n  {key} -H 'Content-Type: application/vnd.apache.parquet' \\\n  --data-binary @training.parquet",
+        baseline = commands.post_file(
+            "Store a baseline: the rows it was trained or tested on",
+            f"{base}/baselines?name=training&timestamp=time&prediction=prediction",
+            "training.parquet",
+            "application/vnd.apache.parquet",
         )
-        record = '{"prediction_id": "a-1", "features": {"age": 41}, "prediction": 1, "score": 0.83}'
-        predictions = Command(
-            label="Post predictions",
-            code=f"curl -X POST {base}/predictions \\\n  {key} -H 'Content-Type: application/json' \\\n  -d '{record}'",
-        )
-        monitors = Command(
-            label="Watch it every day with the default monitors",
-            code=f"curl -X POST {base}/monitors/defaults \\\n  {key} -H 'Content-Type: application/json' -d '{{\"window\": \"1d\"}}'",
-        )
+        record = {"prediction_id": "a-1", "features": {"age": 41}, "prediction": 1, "score": 0.83}
+        predictions = commands.post("Post predictions", f"{base}/predictions", record)
+        monitors = commands.post("Watch it every day", f"{base}/monitors/defaults", {"window": "1d"})
         if self.version is None:
             return Empty(
                 title="Nothing has arrived yet",
@@ -303,21 +298,22 @@ class ModelVisit:
         if baselines.newest(self.session, self.version) is None:
             return Empty(
                 title="Records arrive, but there is nothing to compare them with",
-                text="Store a baseline: the rows that the version was trained or tested on, in order of time if you can.",
+                text="Store a baseline: the rows that it was trained or tested on, in order of time if you can.",
                 commands=(baseline,),
             )
         if not self.monitors:
             return Empty(
                 title="Nothing is watched yet",
-                text="Records and a baseline are there. The default monitors check data quality, data drift and prediction drift.",
+                text="Records and a baseline are there. The default monitors check data quality and drift.",
                 commands=(monitors,),
             )
         if not self.statuses:
             first = self.version.first_event_at
-            since = f" The first record is of {formats.moment(first)} UTC." if first else " No record has arrived yet."
+            since = f"The first record is of {formats.moment(first)} UTC." if first else "No record has arrived yet."
+            patience = "look once a window has ended and its late records have had an hour to arrive."
             return Empty(
                 title="Waiting for the first whole window",
-                text=f"{formats.plural(len(self.monitors), 'monitor')} will look when a window has ended and its late records have had an hour to arrive.{since}",
+                text=f"{formats.plural(len(self.monitors), 'monitor')} will {patience} {since}",
                 commands=() if first else (predictions,),
             )
         return None

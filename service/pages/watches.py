@@ -13,7 +13,6 @@ from service.pages.drift import policy_words
 from service.pages.visit import ModelVisit, Visit, standing_of_status
 from service.tables import ModelStatusRow, MonitorRow, RunRow
 from service.windows import grid_of
-from service.words import format_time, parse_time
 
 RUNS = 60
 
@@ -38,8 +37,8 @@ def build(visit: Visit, name: str) -> MonitorsPage:
         empty=empty if not at.monitors else None,
         monitors=tuple(_line(at, monitor, statuses.get(monitor.id)) for monitor in at.monitors),
         runs=_runs(at),
-        budget=f"The alarm budget of this model accepts at most {formats.number(float(budget.get('at_most', 1)))} false "
-        f"alarm in {budget.get('per', '30d')}, shared by {formats.plural(judged, 'monitor')} that judge by it.",
+        budget=f"This model accepts at most {formats.number(float(budget.get('at_most', 1)))} false alarm"
+        f" in {budget.get('per', '30d')}, shared by {formats.plural(judged, 'monitor')} that judge by it.",
     )
 
 
@@ -118,6 +117,3 @@ def _runs(at: ModelVisit) -> tuple[RunLine, ...]:
         )
         for run in rows
     )
-
-
-__all__ = ["build", "format_time", "parse_time"]

@@ -251,7 +251,7 @@ def empty_fleet(theme: str = "auto") -> fleet.FleetPage:
             commands=(
                 Command(
                     label="Name a model",
-                    code='curl -X POST http://127.0.0.1:8000/v1/models \\\n  -H "Authorization: Bearer $PLUMBLINE_KEY" -d \'{"name": "credit-risk", "task": "binary"}\'',
+                    code="curl -X POST 'http://127.0.0.1:8000/v1/models'",
                 ),
             ),
         ),
@@ -334,8 +334,10 @@ def overview_page(theme: str = "auto") -> overview.OverviewPage:
             charts.volumes(
                 "volume",
                 "Records",
-                [charts.Volume(start=s, accepted=4_800 + 300 * (i % 7)) for i, (s, _) in enumerate(windows())],
-                True,
+                [
+                    charts.Volume(start=s, end=s + DAY, accepted=4_800 + 300 * (i % 7))
+                    for i, (s, _) in enumerate(windows())
+                ],
             ),
         ),
     )
@@ -363,6 +365,7 @@ def drift_page(theme: str = "auto", category: bool = False) -> drift.DriftPage:
         policy="judged by the alarm budget",
         sentence=f"4 of 10 columns moved: {HOSTILE}, credit_score, income and debt_to_income.",
         columns=drift.ordered([column_drift(i) for i in range(len(NAMES))], ""),
+        notes=("calibrating: assumes independent rows (11 of 20 blocks)",),
         heatmap=heatmap(),
         heatmap_note="",
         panel=panel(category),
@@ -597,7 +600,9 @@ def data_page(theme: str = "auto") -> arrivals.DataPage:
             fleet.Tally(label="Rejected", value="3", standing=Standing.PARTIAL),
         ),
         charts=(
-            charts.volumes("volume", "Records", [charts.Volume(start=s, accepted=4_800) for s, _ in windows()], True),
+            charts.volumes(
+                "volume", "Records", [charts.Volume(start=s, end=s + DAY, accepted=4_800) for s, _ in windows()]
+            ),
         ),
         reasons=(
             arrivals.Reason(code="timestamp_in_future", count=3, rejects=True),
