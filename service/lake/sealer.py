@@ -658,7 +658,8 @@ class Sealer:
         with self.database.reading() as session:
             known = set(session.scalars(select(SegmentRow.path)))
             known |= set(session.scalars(select(IdRunRow.path)))
-            known |= set(session.scalars(select(BaselineRow.path).where(BaselineRow.path.is_not(None))))
+            kept = [path for path in session.scalars(select(BaselineRow.path)) if path]
+            known |= {*kept, *(path.replace(".parquet", ".protected.parquet") for path in kept)}
         return self.lake.sweep({path for path in known if path}, self.clock.now().timestamp())
 
 
