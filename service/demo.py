@@ -41,7 +41,7 @@ OFTEN = 3
 FRAME = "demonstration"
 """The tag of the model that names the last day, so that another start fills in the same rows."""
 HEALTH = ("excellent", "good", "fair", "poor")
-HOURS = np.array([0, 0, 0, 0, 0, 0, 1, 3, 7, 10, 11, 10, 8, 8, 9, 9, 8, 6, 4, 3, 2, 1, 0, 0], dtype=float)
+HOURS = np.array([1, 1, 1, 1, 1, 1, 2, 4, 7, 10, 11, 10, 8, 8, 9, 9, 8, 6, 4, 3, 2, 2, 1, 1], dtype=float)
 """How the rows of a day spread over its hours."""
 
 
@@ -122,11 +122,16 @@ def encoded(frame: pd.DataFrame) -> NDArray[np.float64]:
 
 
 def moments(first: datetime, counts: NDArray[np.int64], random: np.random.Generator) -> NDArray[np.datetime64]:
-    """Return a sorted time for each row: so many on each day, spread over its hours."""
+    """Return a sorted time for each row: so many on each day, spread over its hours, the first and last hour included.
+
+    A window counts only where the data span it, so the first day begins and the last day ends with a row.
+    """
     day = np.repeat(np.arange(len(counts)), counts)
     hour = random.choice(24, size=len(day), p=HOURS / HOURS.sum())
     within = random.integers(0, 3_600_000_000, size=len(day))
     offsets = np.sort(((day * 24 + hour) * 3_600_000_000 + within).astype("timedelta64[us]"))
+    offsets[0] = np.timedelta64(12, "m")
+    offsets[-1] = np.timedelta64(24 * 60 * len(counts) - 9, "m")
     return np.datetime64(first.replace(tzinfo=None), "us") + offsets
 
 
