@@ -17,12 +17,12 @@ from standardwebhooks import Webhook, WebhookVerificationError
 from service import webhooks
 from service.clock import SetClock
 from service.database import Database
-from service.schema import migrate
 from service.settings import Settings
 from service.tables import DeliveryRow, ModelRow, WebhookRow
 from service.webhooks import DELAYS, Sender, Vault, body_of, new_secret, owe
 from service.words import new_id
 from tests.receiver import Receiver
+from tests.service.empty import copy_empty
 
 SECRET = b"0123456789abcdef0123456789abcdef"
 
@@ -86,9 +86,8 @@ class Office:
         self.settings = Settings.model_validate(
             {"data_dir": self.folder, "outbound_allow": ("127.0.0.1",), "outbound_http": True}
         )
-        self.folder.mkdir(parents=True, exist_ok=True)
+        copy_empty(self.folder / "plumbline.db")
         self.database = Database(self.settings.database)
-        migrate(self.database)
         self.sender = self.another()
         with self.database.writing() as session:
             session.add(
