@@ -556,7 +556,7 @@ def blocks(session: Session, lake: Lake, row: BaselineRow, layout_now: Layout, h
         )
     if not row.ordered:
         return None, f"baseline {row.name!r} is not in order of time, so it cannot be cut into blocks"
-    span = _whole_blocks(Span(row.starts_at, row.ends_at), hours)
+    span = _whole_blocks(Span(row.starts_at, row.ends_at), row.rows, hours)
     number = max(0, int(span.length / HOUR) // hours)
     if number < LEAST_BLOCKS:
         return None, f"calibrating: {number} of {LEAST_BLOCKS} blocks of {hours} h in baseline {row.name!r}"
@@ -589,15 +589,15 @@ def _keep_blocks(session: Session, row: BaselineRow, number: int, hours: int, do
     session.execute(insert(BlocksRow).values(**values).on_conflict_do_nothing())
 
 
-def _whole_blocks(span: Span, hours: int) -> Span:
+def _whole_blocks(span: Span, rows: int, hours: int) -> Span:
     """Return the longest span inside that begins and ends where blocks of so many hours do.
 
-    The last row stands a little before the end of what it was taken from, so an end within 2 % of a block counts.
+    The first and last rows stand a little inside of what they were taken from: up to the mean distance of two rows, or
+    2 % of a block, is added at either end.
     """
     origin = FIRST_MONDAY if hours % 168 == 0 else EPOCH
     length = hours * HOUR
-    start = origin + -((origin - span.start) // length) * length
-    if start - span.start > 0.98 * length:
-        start -= length
-    end = origin + (span.end + 0.02 * length - origin) // length * length
+    slack = max(0.02 * length, 1.01 * span.length / max(rows - 1, 1))
+    start = origin - (origin - span.start + slack) // length * length
+    end = origin + (span.end + slack - origin) // length * length
     return Span(start, max(start, end))

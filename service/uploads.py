@@ -16,6 +16,7 @@ import pyarrow.json
 import pyarrow.parquet as pq
 
 from monitors.contract import Type
+from service.ingest.values import number_column
 from service.lake.columns import MOMENT, as_numbers, as_text, together
 from service.lake.files import is_text
 from service.problems import BadRequest, Fault, MediaTypeUnknown, TooLarge, Unprocessable
@@ -382,6 +383,8 @@ class _Faults:
 
     def numbers(self, label: str, column: pa.ChunkedArray) -> pa.ChunkedArray:
         """Return a column as finite numbers."""
+        if is_text(column.type):
+            return self._numbers_of_text(label, column)
         made = _each(column, as_numbers)
         self.note(label, pc.and_(pc.is_valid(column), pc.is_null(made, nan_is_null=True)), "wrong_type")
         endless = pc.is_inf(made)
@@ -390,6 +393,15 @@ class _Faults:
             self._forgive_nan(label, column)
         bad = pc.fill_null(pc.invert(pc.is_finite(made)), True)
         return pc.if_else(bad, pa.scalar(None, pa.float64()), made)
+
+    def _numbers_of_text(self, label: str, column: pa.ChunkedArray) -> pa.ChunkedArray:
+        texts = _each(column, _spelt).combine_chunks()
+        absent = pc.is_in(pc.utf8_lower(pc.utf8_trim_whitespace(texts)), pa.array([*map(str.lower, MISSING)]))
+        read = number_column(pc.if_else(absent, pa.scalar(None, pa.string()), texts), textual=True)
+        for rows, why in ((read.wrong, "wrong_type"), (read.non_finite, "non_finite")):
+            for row in rows:
+                self.found.setdefault(int(row), {})[label] = why
+        return pa.chunked_array([read.array])
 
     def _forgive_nan(self, label: str, column: pa.ChunkedArray) -> None:
         for row in np.flatnonzero(np.asarray(pc.fill_null(pc.is_nan(column), False))):
