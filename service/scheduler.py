@@ -143,6 +143,7 @@ class Scheduler:
     def _seal(self) -> None:
         self._assembly.sealer.seal_due()
         self._assembly.profiles.refresh(seconds=1.0)
+        self._assembly.sealer.tidy()
 
     def _send(self) -> None:
         self._assembly.sender.send_due(wait=False)

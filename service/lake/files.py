@@ -4,7 +4,7 @@ import errno
 import os
 import uuid
 from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from hashlib import blake2b, file_digest
 from pathlib import Path
 from typing import NamedTuple
@@ -179,14 +179,25 @@ class Lake:
         """Remove a file, if it is there."""
         self.path(relative).unlink(missing_ok=True)
 
-    def sweep(self, known: Collection[str], now: float) -> int:
-        """Remove files that no row names and that are older than a day at ``now`` (seconds since 1970)."""
-        kept, removed = set(known) | {IDENTITY}, 0
+    def forget(self, relative: str) -> None:
+        """Begin the day after which a file that no row names any more is swept: readers may still be at it."""
+        with suppress(FileNotFoundError):
+            os.utime(self.path(relative))
+
+    def sweep(self, known: Collection[str]) -> int:
+        """Remove files that no row names and that are older than a day; return how many.
+
+        A known ``a/b.parquet`` keeps what stands beside it as ``a/b.<anything>``. Ages are counted from the time of
+        day at which a file written now would be stamped, whatever the service's clock says.
+        """
+        self.write("sweep", Path.touch)
+        now = self.path("sweep").stat().st_mtime
+        kept, removed = {name.partition(".")[0] for name in (*known, IDENTITY, "sweep")}, 0
         for path in list(self.root.rglob("*")):
-            relative = path.relative_to(self.root).as_posix()
-            if relative in kept or not path.is_file():
+            if path.relative_to(self.root).as_posix().partition(".")[0] in kept or not path.is_file():
                 continue
-            if now - path.stat().st_mtime > GARBAGE_SECONDS:
-                path.unlink(missing_ok=True)
-                removed += 1
+            with suppress(FileNotFoundError):
+                if now - path.stat().st_mtime > GARBAGE_SECONDS:
+                    path.unlink()
+                    removed += 1
         return removed

@@ -4,7 +4,7 @@ import io
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import lru_cache
 from threading import Lock
 from typing import Any
@@ -48,6 +48,9 @@ ROUND_ROWS = 1_000_000
 ROUND_BYTES = 192 * 2**20
 REPLAY_SECONDS = 3.0
 """How long a batch waits while history is replayed: the watermark follows what is sealed."""
+TIDY_SECONDS = 3600.0
+COMPACTED_AFTER = timedelta(hours=1)
+"""How long a segment stays as it was sealed, at least: a replay is still adding to its neighbours."""
 KINDS = ("predictions", "ground_truth", "protected")
 VALUES = {"ground_truth": "ground_truth", "protected": "attributes"}
 """The column of what is told later about a prediction, by kind."""
@@ -64,6 +67,8 @@ class Round:
     runs: list[dict[str, Any]] = field(default_factory=list)
     replaced: list[int] = field(default_factory=list)
     """Ids of index runs that were merged."""
+    outdated: list[str] = field(default_factory=list)
+    """The files of merged runs."""
     arrivals: dict[tuple[int, str, int], dict[str, int]] = field(default_factory=dict)
     dirty: set[tuple[int, int, str]] = field(default_factory=set)
     """(version, bucket, part)."""
@@ -133,6 +138,8 @@ class Sealer:
         self.settings = settings
         self.index = Index(lake)
         self._locks: dict[int, Lock] = {}
+        self._tidied: dict[int, float] = {}
+        self._swept = -TIDY_SECONDS
 
     # --- when ---------------------------------------------------------------------------------------------------------
 
@@ -561,14 +568,16 @@ class Sealer:
 
     # --- files and the commit -----------------------------------------------------------------------------------------
 
-    def _written(self, made: Round, kind: str, version: int, table: pa.Table, buckets: Ints) -> None:
+    def _written(
+        self, made: Round, kind: str, version: int, table: pa.Table, buckets: Ints, *, compacted: bool = False
+    ) -> None:
         """Write rows, in the order of their buckets, as segments."""
         empty = [name for name in table.schema.names if table[name].null_count == table.num_rows and "." in name]
         table = table.drop_columns(empty) if empty else table
         for start in range(0, table.num_rows, SEGMENT_ROWS):
             part = table.slice(start, SEGMENT_ROWS)
             path = f"{made.model.uid}/{kind}/{new_id()}.parquet"
-            written = self.lake.write_segment(part, path)
+            written = self.lake.write_segment(part, path, compacted=compacted)
             made.segments.append(
                 {
                     "model_id": made.model.id,
@@ -580,7 +589,7 @@ class Sealer:
                     "checksum": written.checksum,
                     "first_bucket": int(buckets[start]),
                     "last_bucket": int(buckets[start + part.num_rows - 1]),
-                    "compacted": False,
+                    "compacted": compacted,
                     "sealed_at": self.clock.now(),
                 }
             )
@@ -602,6 +611,7 @@ class Sealer:
             path = f"{made.model.uid}/ids/{new_id()}.run"
             written, rows = self.index.merge(path, [*(run.path for run in twins), passing])
             made.replaced += [run.id for run in twins]
+            made.outdated += [*(run.path for run in twins), passing]
             level += 1
         made.runs.append(
             {
@@ -622,6 +632,8 @@ class Sealer:
         with self.database.writing() as session:
             lease.check(session)
             if made.segments:
+                touched = sorted({segment["version_id"] for segment in made.segments})
+                session.execute(select(VersionRow.id).where(VersionRow.id.in_(touched)).with_for_update())
                 session.execute(insert(SegmentRow), made.segments)
             if made.replaced:
                 session.execute(delete(IdRunRow).where(IdRunRow.id.in_(made.replaced)))
@@ -650,17 +662,111 @@ class Sealer:
                     session.execute(update(VersionRow).where(VersionRow.id == version).values(values))
             for part in chunks(batches):
                 session.execute(delete(IngestBatchRow).where(IngestBatchRow.id.in_(part), IngestBatchRow.kind == kind))
+        for path in made.outdated:
+            self.lake.forget(path)
 
     # --- housekeeping -------------------------------------------------------------------------------------------------
 
+    def tidy(self, *, seconds: float = 2.0) -> int:
+        """Compact days that are over and sweep what is left over, each model once an hour; return the files replaced.
+
+        Begins no further group of files after so many seconds.
+        """
+        until, replaced = time.monotonic() + seconds, 0
+        with self.database.reading() as session:
+            models = session.scalars(select(ModelRow.id).order_by(ModelRow.id)).all()
+        for model_id in models:
+            if time.monotonic() >= until:
+                return replaced
+            if self._tidied.get(model_id, -TIDY_SECONDS) + TIDY_SECONDS > self.clock.monotonic():
+                continue
+            replaced += self.compact(model_id, until=until)
+            if time.monotonic() < until:
+                self._tidied[model_id] = self.clock.monotonic()
+        if self._swept + TIDY_SECONDS <= self.clock.monotonic():
+            self.sweep()
+            self._swept = self.clock.monotonic()
+        return replaced
+
+    def compact(self, model_id: int, *, until: float = float("inf")) -> int:
+        """Merge the many small segments of days that are over into small files; return how many were replaced.
+
+        The rows, their order among equal times and the profiles stay what they are. Nothing happens while another
+        process works on the model.
+        """
+        lease = take(self.database, f"seal:{model_id}")
+        if lease is None:
+            return 0
+        replaced = 0
+        try:
+            for group in self._groups(model_id):
+                if time.monotonic() >= until:
+                    break
+                self._merged(group, lease)
+                lease.renew(self.database)
+                replaced += len(group)
+        finally:
+            lease.release(self.database)
+        return replaced
+
+    def _groups(self, model_id: int) -> list[list[SegmentRow]]:
+        """Return the hot segments to be merged: four or more of a version and kind, of one day or, if longer, a month."""
+        today = int(self.clock.now().timestamp()) // 86_400 * 24
+        groups: dict[tuple[int, str, int, int], list[list[SegmentRow]]] = {}
+        with self.database.reading() as session:
+            hot = session.scalars(
+                select(SegmentRow)
+                .where(
+                    SegmentRow.model_id == model_id,
+                    SegmentRow.compacted.is_(False),
+                    SegmentRow.kind.in_(KINDS),
+                    SegmentRow.last_bucket < today,
+                    SegmentRow.sealed_at < self.clock.now() - COMPACTED_AFTER,
+                )
+                .order_by(SegmentRow.first_bucket, SegmentRow.id)
+            ).all()
+        for segment in hot:
+            length = 24 if segment.last_bucket - segment.first_bucket < 24 else 720
+            key = (segment.version_id, segment.kind, length, segment.first_bucket // length)
+            parts = groups.setdefault(key, [[]])
+            if sum(part.rows for part in parts[-1]) + segment.rows > SEGMENT_ROWS:
+                parts.append([])
+            parts[-1].append(segment)
+        return [part for parts in groups.values() for part in parts if len(part) >= FAN]
+
+    def _merged(self, group: Sequence[SegmentRow], lease: Lease) -> None:
+        """Replace segments by one that holds their rows."""
+        first = group[0]
+        with self.database.reading() as session:
+            model = session.get_one(ModelRow, first.model_id)
+        ordered = sorted(group, key=lambda segment: segment.id)
+        table = together([self.lake.read_table(segment.path) for segment in ordered])
+        moments = numbers_of(table["timestamp"], np.int64)
+        if first.kind == "predictions":
+            buckets = moments // HOUR_US
+            order = np.lexsort((numbers_of(table["id_hash"], np.uint64), moments))
+        else:
+            buckets = numbers_of(table["bucket"], np.int64)
+            order = np.argsort(buckets, kind="stable")
+        table = table.unify_dictionaries().combine_chunks().take(pa.array(order))
+        made = Round(model)
+        self._written(made, first.kind, first.version_id, table, buckets[order], compacted=True)
+        with self.database.writing() as session:
+            lease.check(session)
+            session.execute(select(VersionRow.id).where(VersionRow.id == first.version_id).with_for_update())
+            session.execute(insert(SegmentRow), made.segments)
+            for part in chunks([segment.id for segment in group]):
+                session.execute(delete(SegmentRow).where(SegmentRow.id.in_(part)))
+        for segment in group:
+            self.lake.forget(segment.path)
+
     def sweep(self) -> int:
-        """Remove files that no row names and that have been there for a day; return how many."""
+        """Remove files that no row has named for a day; return how many."""
         with self.database.reading() as session:
             known = set(session.scalars(select(SegmentRow.path)))
             known |= set(session.scalars(select(IdRunRow.path)))
-            kept = [path for path in session.scalars(select(BaselineRow.path)) if path]
-            known |= {*kept, *(path.replace(".parquet", ".protected.parquet") for path in kept)}
-        return self.lake.sweep({path for path in known if path}, self.clock.now().timestamp())
+            known |= {path for path in session.scalars(select(BaselineRow.path)) if path}
+        return self.lake.sweep(known)
 
 
 @lru_cache(maxsize=4)

@@ -74,11 +74,19 @@ def test_a_torn_file_is_damaged_and_not_read(tmp_path: Path) -> None:
 def test_the_sweep_takes_old_files_that_no_row_names(tmp_path: Path) -> None:
     lake = Lake(tmp_path)
     now = time.time()
-    for name, age in (("known", 90_000), ("young", 80_000), ("old", 90_000), ("torn.tmp", 90_000)):
+    aged = {
+        "known.parquet": 90_000,
+        "known.protected.parquet": 90_000,
+        "young": 80_000,
+        "old": 90_000,
+        "torn.tmp": 90_000,
+    }
+    for name, age in aged.items():
         lake.write(name, lambda path: path.write_bytes(b"x"))
         os.utime(lake.path(name), (now - age, now - age))
-    assert lake.sweep({"known"}, now) == 2
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["known", "young"]
+    assert lake.sweep({"known.parquet"}) == 2
+    left = {path.name for path in tmp_path.iterdir()} - {"sweep"}
+    assert left == {"known.parquet", "known.protected.parquet", "young"}
 
 
 def test_a_lake_of_another_database_is_refused(tmp_path: Path) -> None:

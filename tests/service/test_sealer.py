@@ -315,6 +315,37 @@ def test_a_page_begins_where_the_one_before_ended(tmp_path: Path) -> None:
     assert set(seen) == {f"{letter}{i}" for letter in "pq" for i in range(10)}
 
 
+def in_order(shop: Shop) -> list[dict[str, Any]]:
+    return sorted(sealed(shop, labels=True), key=lambda row: str(row["prediction_id"]))
+
+
+def test_compaction_leaves_rows_labels_and_profiles_as_they_were(tmp_path: Path) -> None:
+    shop = Shop(tmp_path / "data")
+    for turn in range(6):
+        shop.put("predictions", [record(f"p{turn}-{i}", 4 * i + turn / 10, score=i / 10) for i in range(12)])
+        shop.put("ground_truth", [truth(f"p{turn}-{i}", str(turn % 2), turn) for i in range(3)])
+        shop.put("ground_truth", [truth("p0-0", str((turn + 1) % 2), 9)])
+        shop.seal()
+    before = in_order(shop)
+    assert shop.sealer.compact(shop.model_id) == 0  # just sealed
+    shop.clock.move(timedelta(hours=2))
+    assert shop.sealer.compact(shop.model_id) == 12
+    assert shop.sealer.compact(shop.model_id) == 0
+    assert in_order(shop) == before
+    assert [row["ground_truth"] for row in found(shop, "p0-0")] == ["0"]
+    with shop.database.reading() as session:
+        segments = session.scalars(select(SegmentRow)).all()
+    assert sorted((row.kind, row.rows, row.compacted) for row in segments) == [
+        ("ground_truth", 24, True),
+        ("predictions", 72, True),
+    ]
+    shop.put("predictions", [record("p3-3", 12), record("new", 13)])
+    shop.seal()
+    assert arrivals(shop) == {"accepted": 73, "conflicts": 1}
+    assert shop.sealer.tidy() == 0
+    assert len(list(shop.lake.root.rglob("*.parquet"))) == 15  # the replaced ones are kept for a day
+
+
 # --- kills ------------------------------------------------------------------------------------------------------------
 
 
