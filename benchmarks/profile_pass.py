@@ -18,6 +18,7 @@ os.environ.setdefault("DO_NOT_TRACK", "1")
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from monitors.contract import Column, Role, Type
 from monitors.kernel import profile_batches
@@ -38,7 +39,7 @@ def rows(number: int, seed: int, shift: float = 0.0) -> pa.Table:
     rng = np.random.default_rng(seed)
     columns: dict[str, pa.Array] = {"prediction_id": pa.array([f"{seed}-{i:08d}" for i in range(number)])}
     columns["timestamp"] = pa.array((np.arange(number) * 3_600_000).astype(np.int64), pa.timestamp("us", tz="UTC"))
-    shapes: list[Callable[[], np.ndarray]] = [
+    shapes: list[Callable[[], NDArray[np.float64]]] = [
         lambda: rng.normal(size=number),
         lambda: rng.lognormal(0, 1, number),
         lambda: rng.pareto(0.5, number),

@@ -321,39 +321,52 @@ def _keep_finite(values: Any, start: int, stop: int, clean: Any, whole: Any) -> 
 
 
 @compiled
-def _add_finite(values: Any, start: int, stop: int, whole: Any, broken: Any, total: Any, squares: Any) -> None:
+def _add_moments(count: Any, broken: Any, more: Any, mean: Any, squares: Any) -> None:
+    """Add the mean and the squared deviations of more values to those of count values, never beyond what is finite."""
+    if count == 0:
+        broken[MEAN] = mean
+        broken[M2] = min(max(squares, 0.0), LARGEST)
+        return
+    share = more / (count + more)
+    gap = mean - broken[MEAN]
+    between = gap * gap * (count * share)
+    broken[MEAN] = broken[MEAN] + gap * share if abs(gap) <= LARGEST else broken[MEAN] * (1.0 - share) + mean * share
+    broken[M2] = min(broken[M2] + max(squares, 0.0) + between, LARGEST)
+
+
+@compiled
+def _add_finite(
+    values: Any, start: int, stop: int, centre: Any, near: Any, whole: Any, broken: Any, total: Any, squares: Any
+) -> None:
     """Add finite values, at least one, to a column's numbers, moments as Chan, Golub and LeVeque.
 
-    ``total`` and ``squares`` are the sums of the values' distances from the mean so far, and of their squares.
+    ``total`` and ``squares`` are the sums of the values' distances from ``near``, and of their squares.
     """
     count = stop - start
-    before = whole[COUNT]
-    together = before + count
-    if not abs(squares) <= LARGEST:  # too large to be squared: as far as numbers go
-        gap = -broken[MEAN]
-        for i in range(start, stop):
-            gap += values[i] / count
-        squares = LARGEST
-    else:
+    if abs(squares) <= LARGEST:
         gap = total / count
         inside = squares - total * gap
         if total * gap > 1000.0 * inside:  # the mean so far is far away: the difference has lost digits
-            mean = broken[MEAN] + gap
+            mean = near + gap
             inside = 0.0
             off = 0.0
             for i in range(start, stop):
                 inside += (values[i] - mean) ** 2
                 off += values[i] - mean
-            gap += off / count
             inside -= off * off / count
-        squares = inside
-    share = count / together
-    broken[MEAN] += gap * share
-    broken[M2] = min(broken[M2] + max(squares, 0.0) + gap * gap * (before * share), LARGEST)
+            gap = (mean - near) + off / count
+        mean = (near - centre) + gap
+    else:  # too large to be squared: as far as numbers go
+        inside = LARGEST
+        mean = 0.0
+        for i in range(start, stop):
+            mean += values[i] / count
+        mean -= centre
+    _add_moments(whole[COUNT], broken, count, mean, inside)
+    whole[COUNT] += count
     least, most = _ends(values, start, stop)
     broken[MINIMUM] = min(broken[MINIMUM], least)
     broken[MAXIMUM] = max(broken[MAXIMUM], most)
-    whole[COUNT] = together
 
 
 @compiled
@@ -408,12 +421,13 @@ def tally_numbers(
     last: int,
     shift: int,
     tied: bool,
+    centre: float,
     counts: Any,
     sums: Any,
     whole: Any,
     broken: Any,
 ) -> None:
-    """Add all values to a column's counts, sums and numbers."""
+    """Add all values to a column's counts, sums and numbers; its mean is kept as the distance from the centre."""
     width = counts.size
     even = np.zeros(2 * width)  # sum and count of each cell side by side
     odd = np.zeros(2 * width)
@@ -425,18 +439,19 @@ def tally_numbers(
     for start in range(0, values.size, BLOCK):
         n = min(BLOCK, values.size - start)
         if whole[COUNT] == 0 and abs(values[start]) <= LARGEST:
-            broken[MEAN] = values[start]
-        total, squares = _shifted_sums(values, start, start + n, broken[MEAN])
+            broken[MEAN] = values[start] - centre
+        near = centre + broken[MEAN]
+        total, squares = _shifted_sums(values, start, start + n, near)
         if abs(squares) <= LARGEST:
             stop = start + n
-            _add_finite(values, start, stop, whole, broken, total, squares)
+            _add_finite(values, start, stop, centre, near, whole, broken, total, squares)
             _part(values, start, stop, edges, table, kind, low, scale, origin, last, shift, scratch, keys, parts)
             _count_parts(values, start, stop, edges, table, tied, parts, even, odd)
             continue
         n = _keep_finite(values, start, start + n, clean, whole)
         if n:
-            total, squares = _shifted_sums(clean, 0, n, broken[MEAN])
-            _add_finite(clean, 0, n, whole, broken, total, squares)
+            total, squares = _shifted_sums(clean, 0, n, near)
+            _add_finite(clean, 0, n, centre, near, whole, broken, total, squares)
             _part(clean, 0, n, edges, table, kind, low, scale, origin, last, shift, scratch, keys, parts)
             _count_parts(clean, 0, n, edges, table, tied, parts, even, odd)
     for place in range(width):
@@ -519,7 +534,7 @@ def tally_segments(
 
 
 @compiled
-def describe_segments(values: Any, bounds: Any, whole: Any, broken: Any) -> None:
+def describe_segments(values: Any, bounds: Any, centre: float, whole: Any, broken: Any) -> None:
     """Add the values of each segment to its numbers, ``whole[s]`` and ``broken[s]``."""
     clean = np.empty(BLOCK)
     for segment in range(bounds.size - 1):
@@ -528,9 +543,10 @@ def describe_segments(values: Any, bounds: Any, whole: Any, broken: Any) -> None
             n = _keep_finite(values, start, start + n, clean, whole[segment])
             if n:
                 if whole[segment, COUNT] == 0:
-                    broken[segment, MEAN] = clean[0]
-                total, squares = _shifted_sums(clean, 0, n, broken[segment, MEAN])
-                _add_finite(clean, 0, n, whole[segment], broken[segment], total, squares)
+                    broken[segment, MEAN] = clean[0] - centre
+                near = centre + broken[segment, MEAN]
+                total, squares = _shifted_sums(clean, 0, n, near)
+                _add_finite(clean, 0, n, centre, near, whole[segment], broken[segment], total, squares)
 
 
 @compiled
@@ -539,11 +555,7 @@ def add_numbers(whole: Any, broken: Any, more_whole: Any, more_broken: Any) -> N
     for column in range(whole.shape[0]):
         n, m = whole[column, COUNT], more_whole[column, COUNT]
         if m:
-            together = n + m
-            gap = more_broken[column, MEAN] - broken[column, MEAN]
-            broken[column, MEAN] += gap * (m / together)
-            squares = more_broken[column, M2] + gap * gap * (n * (m / together))
-            broken[column, M2] = min(broken[column, M2] + squares, LARGEST)
+            _add_moments(n, broken[column], m, more_broken[column, MEAN], more_broken[column, M2])
             broken[column, MINIMUM] = min(broken[column, MINIMUM], more_broken[column, MINIMUM])
             broken[column, MAXIMUM] = max(broken[column, MAXIMUM], more_broken[column, MAXIMUM])
         for place in range(4):

@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 
 from monitors.cells import spread_codes, spread_numbers
 
-
 _DOUBLE, _TEXT, _CODE = pa.float64(), pa.string(), pa.int32()
 
 

@@ -180,7 +180,8 @@ def _add_column(batch: pa.RecordBatch, names: set[str], grid: Grid, place: int, 
             return
         if is_text(column.type):
             whole[WRONG_TYPE] += int(np.isnan(values).sum()) - column.null_count
-        tally_numbers(values, *search.plan, tally.counts[part], tally.sums[part], whole, tally.broken[place])
+        centre = float(grid.centres[place])
+        tally_numbers(values, *search.plan, centre, tally.counts[part], tally.sums[part], whole, tally.broken[place])
         return
     coded = codes_of(column, grid.categories[name])
     if coded is None:
@@ -295,7 +296,7 @@ def _segment_column(
         values = numbers
         cells = np.empty(values.size, np.int32)
         locate(values, *grid.searches[name].plan, width, cells)
-        describe_segments(values, bounds, whole, broken)
+        describe_segments(values, bounds, float(grid.centres[place]), whole, broken)
         if is_text(column.type):
             wrong = np.isnan(values) & column.is_valid().to_numpy(zero_copy_only=False)
             whole[:, WRONG_TYPE] = _per_segment(wrong, bounds)

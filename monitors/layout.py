@@ -160,14 +160,15 @@ class OutcomeTable:
 class Grid:
     """The cells of all columns side by side, the columns of the inputs first and the ground truth last.
 
-    Column i owns the cells ``offsets[i]`` to ``offsets[i + 1]``. ``mode`` says how the sum inside a cell is stored,
-    ``low`` and ``high`` are the cell's ends.
+    Column i owns the cells ``offsets[i]`` to ``offsets[i + 1]``; ``centres`` are the columns' middle edges. ``mode``
+    says how the sum inside a cell is stored, ``low`` and ``high`` are the cell's ends.
     """
 
     names: tuple[str, ...]
     inputs: int
     offsets: NDArray[np.int64]
     numeric: NDArray[np.bool_]
+    centres: NDArray[np.float64]
     mode: NDArray[np.uint8]
     low: NDArray[np.float64]
     high: NDArray[np.float64]
@@ -405,6 +406,7 @@ def _grid(layout: Layout) -> Grid:
     names = tuple(sorted(layout.columns, key=lambda name: name == GROUND_TRUTH))
     offsets = np.zeros(len(names) + 1, np.int64)
     numeric = np.zeros(len(names), np.bool_)
+    centres = np.zeros(len(names))
     modes, lows, highs = [], [], []
     searches: dict[str, Search] = {}
     categories: dict[str, pa.Array] = {}
@@ -418,6 +420,8 @@ def _grid(layout: Layout) -> Grid:
             categories[name] = pa.array(column.categories, pa.string())
             continue
         numeric[place] = True
+        centre = float(column.edges[column.edges.size // 2]) if column.edges.size else 0.0
+        centres[place] = centre if abs(centre) < 1e300 else 0.0
         low, high = column.bounds()
         with np.errstate(over="ignore", invalid="ignore"):
             mode = np.where(np.isfinite(high - low), QUANTISED_SUM, RAW_SUM)
@@ -431,6 +435,7 @@ def _grid(layout: Layout) -> Grid:
         inputs=len(names) - (GROUND_TRUTH in layout.columns),
         offsets=offsets,
         numeric=numeric,
+        centres=centres,
         mode=np.concatenate(modes).astype(np.uint8) if modes else np.empty(0, np.uint8),
         low=np.concatenate(lows) if lows else np.empty(0),
         high=np.concatenate(highs) if highs else np.empty(0),

@@ -132,8 +132,9 @@ ColumnProfile = NumericProfile | CategoryProfile
 class Tally:
     """The numbers of all columns side by side, as the layout's grid has them.
 
-    ``whole`` and ``broken`` have a row per column (``cells.COUNT`` …, ``cells.MINIMUM`` …). ``counts`` and ``sums``
-    belong to ``cells``, increasing places in the grid, or to all places where ``cells`` is None.
+    ``whole`` and ``broken`` have a row per column (``cells.COUNT`` …, ``cells.MINIMUM`` …), the mean as its distance
+    from the column's centre in the grid, so that numbers far from 0 keep their digits. ``counts`` and ``sums`` belong
+    to ``cells``, increasing places in the grid, or to all places where ``cells`` is None.
     """
 
     whole: NDArray[np.int64]
@@ -396,9 +397,10 @@ def _columns_of(layout: Layout, tally: Tally, labelled: bool) -> dict[str, Colum
         counts.flags.writeable = sums.flags.writeable = False
         whole, broken = tally.whole[place].tolist(), tally.broken[place].tolist()
         if grid.numeric[place]:
+            mean = broken[MEAN] + float(grid.centres[place]) if whole[COUNT] else 0.0
             columns[name] = NumericProfile(
                 counts, sums, whole[COUNT], whole[MISSING], whole[NON_FINITE], whole[WRONG_TYPE],
-                broken[MINIMUM], broken[MAXIMUM], broken[MEAN], broken[M2],
+                broken[MINIMUM], broken[MAXIMUM], mean, broken[M2],
             )  # fmt: skip
         else:
             columns[name] = CategoryProfile(
@@ -420,7 +422,8 @@ def _tally_of(layout: Layout, columns: Mapping[str, ColumnProfile]) -> Tally:
         tally.whole[place] = column.count, column.missing, column.non_finite, column.wrong_type
         if isinstance(column, NumericProfile):
             tally.sums[part] = column.sums
-            tally.broken[place] = column.minimum, column.maximum, column.mean, column.m2
+            off = column.mean - grid.centres[place] if column.count else 0.0
+            tally.broken[place] = column.minimum, column.maximum, off, column.m2
             continue
         if column.new:
             tally.new[place] = dict(column.new)
@@ -519,7 +522,10 @@ def _decoded(layout: Layout, data: bytes, columns: range) -> _Read:
         found = data[0] if data else "nothing"
         raise ValueError(f"a profile of format {found} cannot be read; this version reads format {FORMAT}")
     grid = layout.grid
-    payload = np.frombuffer(zstandard.ZstdDecompressor().decompress(data[1:]), np.uint8)
+    try:
+        payload = np.frombuffer(zstandard.ZstdDecompressor().decompress(data[1:]), np.uint8)
+    except zstandard.ZstdError as error:
+        raise ValueError("the profile's bytes are damaged") from error
     header, place = unpack(payload, 0, _HEADER)
     (rows, has_first, first, has_last, last, labelled, width, size, filled, inside, raw,
      words, sketched, found_cells, found_counts, outcome_cells) = header.tolist()  # fmt: skip
@@ -529,9 +535,7 @@ def _decoded(layout: Layout, data: bytes, columns: range) -> _Read:
     whole, place = unpack(payload, place, 4 * width)
     gaps, place = unpack(payload, place, filled)
     counts, place = unpack(payload, place, filled)
-    cells = (start + np.cumsum(gaps.astype(np.int64))).astype(np.int32)
-    if filled and not start <= cells[-1] < stop:
-        raise ValueError("the profile was made with another layout")
+    cells = (start + _increasing(gaps, stop - start)).astype(np.int32)
     marks, place = unpack(payload, place, 2 * sketched)
     tally = Tally.empty(layout)
     for column, hashes in marks.reshape(-1, 2).tolist():
@@ -561,17 +565,25 @@ def _decoded(layout: Layout, data: bytes, columns: range) -> _Read:
     if words:
         text = payload[place : place + words].tobytes()
         tally.new = {int(column): names for column, names in json.loads(text).items()}
-    places = np.cumsum(steps.astype(np.int64))
+    places = _increasing(steps, layout.outcome_cells)
     values = np.empty(places.size)
     if places.size:
-        if places[-1] >= layout.outcome_cells:
-            raise ValueError("the profile was made with another layout")
         _, _, is_count = _split(layout, places, values)
         if int(is_count.sum()) != found_counts:
             raise ValueError("the profile was made with another layout")
         values[is_count], values[~is_count] = outcome_counts, outcome_sums
     outcomes = OutcomeCells(values, places)
     return _Read(rows, _unsigned(has_first, first), _unsigned(has_last, last), bool(labelled), tally, outcomes)
+
+
+def _increasing(steps: NDArray[np.uint64], size: int) -> NDArray[np.int64]:
+    """Return the places below ``size`` that were stored as steps; ValueError where one is outside or comes twice."""
+    if steps.size and (int(steps.max()) >= size or (steps[1:] == 0).any()):
+        raise ValueError("the profile was made with another layout")
+    places = np.cumsum(steps.astype(np.int64))
+    if places.size and places[-1] >= size:
+        raise ValueError("the profile was made with another layout")
+    return np.asarray(places, np.int64)
 
 
 def _unsigned(there: int, number: int) -> int | None:

@@ -1,0 +1,215 @@
+"""Profiles: small on disk at any traffic, back from their bytes as they were, and read as numbers."""
+
+from contextlib import suppress
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from monitors.kernel import profile_batches
+from monitors.layout import CategoryLayout, Layout, NumericLayout, OutcomeLayout, plan_layout
+from monitors.profile import CategoryProfile, NumericProfile, Profile, merge, merged
+from tests.monitors.rows import mixed_columns, mixed_layout, mixed_rows
+
+LAYOUT = mixed_layout()
+PROFILE = profile_batches([mixed_rows(4000, 2)], LAYOUT)
+
+
+def wide_rows(number: int, seed: int) -> pa.RecordBatch:
+    """Return rows of 40 numbers, 10 texts of up to 1,000 values and what a binary model adds."""
+    rng = np.random.default_rng(seed)
+    columns: dict[str, object] = {}
+    for i in range(40):
+        shape = (rng.normal(size=number), rng.lognormal(size=number), rng.pareto(0.5, number))[i % 3]
+        columns[f"features.n{i}"] = pa.array(shape, mask=rng.random(number) < 0.02)
+    for i, values in enumerate((5, 8, 12, 20, 40, 80, 150, 300, 600, 1000)):
+        codes = pa.array(rng.integers(0, values, number).astype(np.int32))
+        columns[f"features.c{i}"] = pa.DictionaryArray.from_arrays(codes, pa.array([f"v{k}" for k in range(values)]))
+    columns["score"] = rng.beta(2, 5, number)
+    for name in ("prediction", "ground_truth"):
+        columns[name] = pa.DictionaryArray.from_arrays(pa.array(rng.integers(0, 2, number, np.int32)), ["0", "1"])
+    codes = pa.array(rng.integers(0, 5, number, np.int32))
+    columns["group.region"] = pa.DictionaryArray.from_arrays(codes, list("abcde"))
+    return pa.record_batch(columns)
+
+
+def wide_columns(batch: pa.RecordBatch) -> Layout:
+    from monitors.contract import Column, Role, Type
+
+    columns = [
+        Column(
+            name=field.name,
+            role=Role.SCORE if field.name == "score" else Role.FEATURE,
+            type=Type.NUMERIC if pa.types.is_floating(field.type) else Type.CATEGORICAL,
+        )
+        for field in batch.schema
+        if not field.name.startswith("group.")
+    ]
+    outcomes = OutcomeLayout("binary", ("0", "1"), "1", {"region": tuple("abcde")})
+    return plan_layout([batch], columns, outcomes=outcomes)
+
+
+WIDE = wide_columns(wide_rows(50_000, 0))
+
+
+def size(profile: Profile) -> int:
+    return len(profile.encode_inputs()) + len(profile.encode_outcomes())
+
+
+def test_a_profile_of_1000_rows_of_50_columns_is_at_most_64_kilobytes() -> None:
+    assert size(profile_batches([wide_rows(1000, 1)], WIDE)) <= 64_000
+
+
+def test_a_profile_of_a_million_rows_of_50_columns_is_at_most_400_kilobytes() -> None:
+    profile = profile_batches((wide_rows(50_000, seed) for seed in range(1, 21)), WIDE)
+    assert profile.rows == 1_000_000
+    assert size(profile) <= 400_000
+
+
+def test_counts_and_moments_come_back_exactly_and_means_inside_cells_nearly() -> None:
+    again = Profile.decode(LAYOUT, PROFILE.encode_inputs(), PROFILE.encode_outcomes())
+    assert (again.rows, again.first_us, again.last_us) == (PROFILE.rows, PROFILE.first_us, PROFILE.last_us)
+    assert again.labelled
+    assert again.columns.keys() == PROFILE.columns.keys()
+    for name, column in PROFILE.columns.items():
+        match = again.columns[name]
+        assert match.counts.tolist() == column.counts.tolist()
+        assert (match.count, match.missing, match.wrong_type) == (column.count, column.missing, column.wrong_type)
+        layout = LAYOUT.columns[name]
+        if isinstance(column, CategoryProfile):
+            assert isinstance(match, CategoryProfile)
+            assert match.new == column.new
+            assert match.distinct.tolist() == column.distinct.tolist()
+            continue
+        assert isinstance(match, NumericProfile)
+        assert isinstance(layout, NumericLayout)
+        assert (match.mean, match.m2) == (column.mean, column.m2)
+        assert (match.minimum, match.maximum) == (column.minimum, column.maximum)
+        if not layout.edges.size:
+            continue
+        low, high = layout.bounds(column.minimum, column.maximum)
+        off = np.abs(match.positions(layout) - column.positions(layout))
+        assert (off <= (high - low) / 509 + 1e-12 * np.abs(low)).all(), name
+    for name, table in PROFILE.outcomes.items():
+        assert again.outcomes[name].tolist() == table.tolist()
+
+
+def test_storing_again_what_was_stored_changes_no_byte() -> None:
+    inputs, outcomes = PROFILE.encode_inputs(), PROFILE.encode_outcomes()
+    again = Profile.decode(LAYOUT, inputs, outcomes)
+    assert (again.encode_inputs(), again.encode_outcomes()) == (inputs, outcomes)
+
+
+def test_inputs_alone_have_no_labels_and_no_outcomes() -> None:
+    again = Profile.decode(LAYOUT, PROFILE.encode_inputs())
+    assert "ground_truth" not in again.columns
+    assert again.outcomes == {}
+    assert not again.labelled
+
+
+def test_a_profile_made_of_columns_is_stored_like_one_made_of_rows() -> None:
+    by_hand = Profile(
+        LAYOUT, PROFILE.rows, PROFILE.first_us, PROFILE.last_us, dict(PROFILE.columns), dict(PROFILE.outcomes)
+    )
+    again = Profile.decode(LAYOUT, by_hand.encode_inputs(), by_hand.encode_outcomes())
+    for name, column in PROFILE.columns.items():
+        assert again.columns[name].counts.tolist() == column.counts.tolist()
+    assert again.outcomes["sex"].tolist() == PROFILE.outcomes["sex"].tolist()
+    total = merge(by_hand, PROFILE)
+    assert total.columns["features.tail"].count == 2 * PROFILE.columns["features.tail"].count
+
+
+def test_profiles_of_other_layouts_neither_add_up_nor_read() -> None:
+    other = Layout({"features.x": NumericLayout(np.array([1.0]))})
+    with pytest.raises(ValueError, match="do not add up"):
+        merge(PROFILE, Profile.empty(other))
+    with pytest.raises(ValueError, match="another layout"):
+        Profile.decode(other, PROFILE.encode_inputs())
+
+
+def test_profiles_of_equal_layouts_add_up_though_the_objects_differ() -> None:
+    again = Layout.decode(LAYOUT.encode())
+    assert merged(again, [PROFILE, PROFILE]).rows == 8000
+
+
+@pytest.mark.parametrize("data", [b"", b"\x63rest"])
+def test_an_unknown_format_is_refused_with_both_formats_named(data: bytes) -> None:
+    with pytest.raises(ValueError, match="cannot be read; this version reads format 1"):
+        Profile.decode(LAYOUT, data)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.data())
+def test_damaged_bytes_are_refused_or_read_but_never_crash(data: st.DataObject) -> None:
+    import zstandard
+
+    payload = bytearray(zstandard.ZstdDecompressor().decompress(PROFILE.encode_outcomes()[1:]))
+    place = data.draw(st.integers(0, min(200, len(payload) - 1)))
+    payload[place] = data.draw(st.integers(0, 255))
+    cut = data.draw(st.integers(place, len(payload)))
+    stored = bytes([1]) + zstandard.compress(bytes(payload[:cut]))
+    with suppress(ValueError):
+        Profile.decode(LAYOUT, PROFILE.encode_inputs(), stored).encode_outcomes()
+
+
+def test_cut_bytes_are_refused() -> None:
+    with pytest.raises(ValueError, match="damaged"):
+        Profile.decode(LAYOUT, PROFILE.encode_inputs()[:-5])
+
+
+def test_a_profile_stored_by_format_1_stays_readable() -> None:
+    layout = Layout({"features.x": NumericLayout(np.array([1.0, 2.0])), "features.c": CategoryLayout(("a",))})
+    profile = Profile.decode(layout, bytes.fromhex(FORMAT_1))
+    number, text = profile.columns["features.x"], profile.columns["features.c"]
+    assert (profile.rows, profile.first_us, profile.last_us) == (4, -1, 5)
+    assert isinstance(number, NumericProfile)
+    assert number.counts.tolist() == [1, 0, 2]
+    assert (number.mean, number.minimum, number.maximum, number.missing) == (2.0, 0.5, 3.5, 1)
+    assert number.sums.tolist() == [0.5, 0.0, 5.5]
+    assert isinstance(text, CategoryProfile)
+    assert text.counts.tolist() == [2, 2]
+    assert text.new == {"ß": 2}
+
+
+def test_the_empty_profile_adds_nothing() -> None:
+    total = merged(LAYOUT, [Profile.empty(LAYOUT), PROFILE, Profile.empty(LAYOUT)])
+    assert total.rows == PROFILE.rows
+    assert total.columns["features.far"].mean == PROFILE.columns["features.far"].mean  # type: ignore[union-attr]
+    assert merged(LAYOUT, []).columns["features.gaps"].completeness == 1.0
+
+
+def test_positions_are_the_means_of_the_cells_and_their_middles_where_empty() -> None:
+    layout = NumericLayout(np.array([0.0, 2.0, 4.0]))
+    column = NumericProfile(np.array([0, 2, 0, 1]), np.array([0.0, 3.0, 0.0, 9.0]), count=3)
+    assert column.positions(layout).tolist() == [0.0, 1.5, 3.0, 9.0]
+    tied = NumericLayout(np.array([1.0, 3.0]), tied=True)
+    column = NumericProfile(np.array([0, 5, 2, 0, 0]), np.array([0.0, 5.0, 5.0, 0.0, 0.0]), count=7)
+    assert column.positions(tied).tolist() == [1.0, 1.0, 2.5, 3.0, 3.0]
+
+
+@pytest.mark.parametrize("share", [0.0, 0.01, 0.25, 0.5, 0.9, 0.999, 1.0])
+def test_quantiles_are_those_of_the_rows_within_a_cell(share: float) -> None:
+    values = np.random.default_rng(4).normal(size=20_000)
+    batch = pa.record_batch({"features.x": values})
+    layout = plan_layout([batch], mixed_columns(batch))
+    bins, column = layout.columns["features.x"], profile_batches([batch], layout).columns["features.x"]
+    assert isinstance(bins, NumericLayout)
+    assert isinstance(column, NumericProfile)
+    quantile = column.quantile(share, bins)
+    assert quantile is not None
+    assert np.mean(values <= quantile) == pytest.approx(share, abs=0.0011)
+
+
+def test_a_column_without_values_has_no_quantile_and_no_spread() -> None:
+    layout = NumericLayout(np.array([1.0]))
+    column = NumericProfile(np.zeros(2, np.int64), np.zeros(2))
+    assert column.quantile(0.5, layout) is None
+    assert column.standard_deviation == 0.0
+
+
+FORMAT_1 = (
+    "0128b52ffd20669d0200e403040101010a0002050400100e010000000304000000020101010202020101c9d6bca6c20c0000"
+    "e03f00000c40124016407b2231223a7b22c39f223a327d7d0800432d0086a005100082a40461338204c50e"
+)
