@@ -28,6 +28,8 @@ TAGS = 100
 CLASSES = 1_000
 VERSIONS = 1_000
 IDENTIFIER = 256
+EARLIEST = -2_208_988_800_000_000
+"""1900 in microseconds since 1970; what is before is a slip, and would make windows of centuries."""
 AHEAD = 5 * 60 * 1_000_000
 """How far ahead of the clock a time may lie, microseconds."""
 _MEMBERS = ("features", "scores", "tags", "attributions", "protected")
@@ -274,6 +276,15 @@ class Builder:
             "timestamp is not an RFC 3339 time with an offset, such as 2026-11-22T13:00:00Z",
         )
         moments = np.asarray(found.array.cast(pa.int64()).fill_null(self._now).to_numpy(), np.int64)
+        if len(moments) and moments.min() < EARLIEST:
+            self._refuse(
+                np.flatnonzero(moments < EARLIEST).astype(np.int64),
+                rows,
+                refused,
+                "bad_timestamp",
+                "/timestamp",
+                "timestamp is before 1900, when nothing was predicted by a deployed model",
+            )
         if len(moments) and moments.max() > self._now + AHEAD:
             self._refuse(
                 np.flatnonzero(moments > self._now + AHEAD).astype(np.int64),

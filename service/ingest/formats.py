@@ -231,6 +231,10 @@ def _refuse_unread(body: bytes, extents: scan.Extents, rows: Rows, kind: int, si
     """Refuse the records that are not parsed; return how many of them are no JSON at all."""
     flags = extents.flags
     other = (flags & OTHER) != 0
+    if kind == scan.WHOLE and not other[0]:
+        end = scan.end_of_array(np.frombuffer(body, np.uint8), int(extents.starts[0]))
+        if end < 0 or body[end:].strip():
+            raise BadRequest("the body is not JSON: the object is not closed, or something follows it")
     broken = np.zeros(len(rows), np.bool_)
     for at in np.flatnonzero(other)[:64]:  # enough to tell a text from a list of numbers
         if extents.stops[at] - extents.starts[at] > TEXT or flags[at] & DEEP:

@@ -33,6 +33,7 @@ _NUMBER = r"^[ \t]*[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?[ \t]*$"
 _INFINITE = r"(?i)^[ \t]*[+-]?inf(inity)?[ \t]*$"
 _ABSENT = ("", "na", "n/a", "nan", "null", "none")
 
+_FIRST, _LAST = (microseconds(datetime(year, 1, 1, tzinfo=UTC)) for year in (1, 9999))
 _NUMBERS = {float, int, type(None)}
 
 Rows = NDArray[np.int64]
@@ -135,7 +136,7 @@ def booleans(values: Sequence[Any], plain: bool) -> Typed:  # noqa: ARG001 - one
 def moments(values: Sequence[Any], plain: bool) -> Typed:  # noqa: ARG001 - one signature for every type
     """Return times in UTC of RFC 3339 texts with an offset."""
     try:
-        return Typed(pa.array(values, pa.string()).cast(MOMENT))
+        return _tellable(pa.array(values, pa.string()).cast(MOMENT))
     except (pa.ArrowInvalid, pa.ArrowTypeError, UnicodeEncodeError):
         pass  # one of them is spelt otherwise: one by one
     column = _Column()
@@ -171,6 +172,15 @@ _OF_VALUES: dict[str, Callable[[Sequence[Any], bool], Typed]] = {
     DATETIME: moments,
     EMBEDDING: vectors,
 }
+
+
+def _tellable(array: pa.Array) -> Typed:
+    """Return times of the years 1 to 9999 only: no calendar tells others."""
+    told = array.cast(pa.int64())
+    if len(array) == array.null_count or (pc.min(told).as_py() >= _FIRST and pc.max(told).as_py() <= _LAST):
+        return Typed(array)
+    good = pc.and_(pc.greater_equal(told, _FIRST), pc.less_equal(told, _LAST))
+    return Typed(pc.if_else(pc.fill_null(good, False), array, pa.scalar(None, MOMENT)), _rows(pc.invert(good)))
 
 
 def moment_of(value: Any) -> int | None:
@@ -367,12 +377,12 @@ def moment_column(array: pa.Array) -> Typed:
     array = _plain(array)
     if pa.types.is_timestamp(array.type) and array.type.tz is not None:
         try:
-            return Typed(array.cast(MOMENT, safe=False))
+            return _tellable(array.cast(MOMENT, safe=False))
         except pa.ArrowInvalid:  # seconds too far away for microseconds
             return _refused(array, MOMENT)
     if _is_text(array.type):
         try:
-            return Typed(array.cast(pa.string()).cast(MOMENT))
+            return _tellable(array.cast(pa.string()).cast(MOMENT))
         except pa.ArrowInvalid:
             return moments(array.to_pylist(), plain=False)
     return _refused(array, MOMENT)
