@@ -19,13 +19,15 @@ from service.assembly import Assembly
 from service.lake.lease import is_gone, lease_now
 from service.problems import Conflict, NotFound, Problem
 from service.runs import Due, Workshop
-from service.tables import AlertRow, ArrivalRow, ModelRow, MonitorRow, ReplayRow, RunRow, VersionRow
+from service.tables import AlertRow, ArrivalRow, IngestBatchRow, ModelRow, MonitorRow, ReplayRow, RunRow, VersionRow
 from service.words import HOUR, Span, bucket_of, bucket_start, derived_id
 
 RUNS_PER_TICK = 100
 """Of one model, so that catching up on one leaves room for the others."""
 REVISE_AFTER = timedelta(minutes=15)
 REVISIONS = 30
+SEAL_AFTER = timedelta(seconds=60)
+"""How long records wait in the buffer while a window may need them."""
 CLOSING_SECONDS = 900.0
 HOUR_MICROSECONDS = 3_600_000_000
 
@@ -184,8 +186,10 @@ class Scheduler:
     def _run_model(self, model_id: int, until: datetime | None, limit: int) -> int:
         mark = until if until is not None else self._watermark(model_id)
         with self._assembly.database.reading() as session:
-            waiting = self._unfinished(session, model_id) or any(
-                work is not None for work in self._next_of_each(session, model_id, mark).values()
+            waiting = (
+                bool(self._unfinished(session, model_id))
+                or any(work is not None for work in self._next_of_each(session, model_id, mark).values())
+                or self._is_new(session, model_id)
             )
         if not waiting:
             return self._revise(model_id)
@@ -223,6 +227,14 @@ class Scheduler:
         with self._assembly.database.reading() as session:
             model = session.get_one(ModelRow, model_id)
             return profiles.watermark(session, model, self._assembly.clock, self._assembly.settings)
+
+    def _is_new(self, session: Session, model_id: int) -> bool:
+        """Return whether records wait in the buffer for a while already that may be a version's first."""
+        oldest = session.scalar(select(func.min(IngestBatchRow.received_at)).where(IngestBatchRow.model_id == model_id))
+        if oldest is None or oldest > self._assembly.clock.now() - SEAL_AFTER:
+            return False
+        unseen = select(VersionRow.id).where(VersionRow.model_id == model_id, VersionRow.first_event_at.is_(None))
+        return session.scalar(unseen.limit(1)) is not None
 
     def _adopt_layouts(self, model_id: int) -> None:
         """Give versions that nobody gave a baseline the layout of the one they borrow."""
