@@ -192,15 +192,15 @@ class Envelope:
 def install(app: FastAPI) -> None:
     """Turn every error of the application into a problem document."""
 
-    def _problem(request: Request, error: Exception) -> Response:
+    async def _problem(request: Request, error: Exception) -> Response:
         assert isinstance(error, Problem)  # noqa: S101 - what it is registered for
         return render(request, error)
 
-    def _status(request: Request, error: Exception) -> Response:
+    async def _status(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)  # noqa: S101 - what it is registered for
         return render(request, problem_of(error.status_code, str(error.detail), error.headers))
 
-    def _invalid(request: Request, error: Exception) -> Response:
+    async def _invalid(request: Request, error: Exception) -> Response:
         assert isinstance(error, RequestValidationError)  # noqa: S101 - what it is registered for
         return render(request, _of_validation(request, error))
 
