@@ -18,7 +18,7 @@ from monitors.layout import Layout
 from monitors.profile import Profile, merged
 from service.clock import Clock
 from service.database import Database
-from service.lake import Lake, reader
+from service.lake import Lake, reader, samples
 from service.lake.columns import numbers_of, together
 from service.lake.sealer import chunks
 from service.problems import NotFound
@@ -155,6 +155,16 @@ class Profiles:
         whole = merged(layout, parts)
         whole.labelled = labels
         return whole
+
+    def sample(
+        self, session: Session, version: VersionRow, span: Span, *, rows: int = samples.ROWS, labels: bool = False
+    ) -> pa.Table | None:
+        """Return a simple random sample of a version's sealed rows in a span; see `service.lake.samples.window`."""
+        model = session.get_one(ModelRow, version.model_id)
+        closed = bucket_of(watermark(session, model, self.clock, self.settings))
+        return samples.window(
+            session, self.database, self.lake, self.clock, version, span, closed=closed, rows=rows, labels=labels
+        )
 
     # --- what is there ------------------------------------------------------------------------------------------------
 

@@ -710,7 +710,7 @@ class Sealer:
         return replaced
 
     def _groups(self, model_id: int) -> list[list[SegmentRow]]:
-        """Return the hot segments to be merged: four or more of a version and kind, of one day or, if longer, a month."""
+        """Return the hot segments to be merged: four or more of a version and kind, of a day or, if longer, a month."""
         today = int(self.clock.now().timestamp()) // 86_400 * 24
         groups: dict[tuple[int, str, int, int], list[list[SegmentRow]]] = {}
         with self.database.reading() as session:
