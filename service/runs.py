@@ -169,10 +169,14 @@ def execute(workshop: Workshop, due: Due) -> RunRow | None:
     except Exception as error:  # whatever a plug-in raises, the run is recorded as failed
         log.exception("run failed", monitor=due.monitor.name, model=due.model.name)
         measured.status, measured.reason = "failed", f"{type(error).__name__}: {error}"[:500]
-    with workshop.database.writing() as session:
-        run = record(session, workshop, due, claim, measured)
-        if run is not None:
-            follow(session, workshop, due, run, measured)
+    try:
+        with workshop.database.writing() as session:
+            run = record(session, workshop, due, claim, measured)
+            if run is not None and run.status != "queued":
+                follow(session, workshop, due, run, measured)
+    except Exception as error:
+        abandon(workshop, claim, f"what was found could not be stored: {type(error).__name__}: {error}"[:500])
+        raise
     return run
 
 
@@ -249,7 +253,7 @@ def follow(session: Session, workshop: Workshop, due: Due, run: RunRow, measured
     status = _status(session, due, run, finding, counts=not measured.edge, now=now)
     if run.judged:
         alerts.update(session, finding, workshop.settings, now)
-    if run.backfill or run.status == "queued" or status is None:
+    if run.backfill or status is None:
         return
     if not run.replayed:
         blind = f"has not measured {status.unmeasured} windows in a row: {run.reason}"
@@ -325,6 +329,17 @@ def _claimed(session: Session, workshop: Workshop, due: Due) -> Claim | None:
     session.add(run)
     session.flush()
     return Claim(run.id, 1)
+
+
+def abandon(workshop: Workshop, claim: Claim, reason: str) -> None:
+    """Give a run back, so that it is tried again at once; one that was given back too often has failed."""
+    with workshop.database.writing() as session:
+        run = session.get(RunRow, claim.run_id, with_for_update=True)
+        if run is None or run.attempt != claim.attempt or run.status != "running":
+            return
+        run.status = "queued" if run.attempt < CRASHES else "failed"
+        run.reason, run.owner, run.lease_until = reason, None, None
+        run.finished_at = workshop.clock.now()
 
 
 def empty_stretch(workshop: Workshop, due: Due, count: int) -> RunRow | None:
@@ -821,9 +836,6 @@ def _status(
         session.add(row)
     elif run.ends_at < row.ends_at:
         return None
-    if run.status == "queued":
-        row.failures += 1
-        return row
     violated = finding.violated
     worst = (
         round(alerts.badness(violated[0] if violated else max(finding.results, key=alerts.badness)), 4)
@@ -842,7 +854,7 @@ def _status(
         row.unmeasured += windows_ if counts else 0
     elif run.status != "failed":
         row.unmeasured = 0
-    row.failures = row.failures + 1 if run.status == "failed" else 0
+    row.failures = row.failures + run.attempt if run.status == "failed" else 0
     session.flush()
     return row
 
