@@ -147,7 +147,7 @@ def heatmap(cells: Sequence[HeatCell], rows: Sequence[str], length: timedelta | 
         },
         "layer": [
             {
-                "mark": {"type": "rect", "cornerRadius": 2, "cursor": "pointer"},
+                "mark": {"type": "rect", "cornerRadius": 2, "cursor": "pointer", "invalid": "show"},
                 "encoding": {
                     "color": {
                         "condition": {"test": "datum.strength === null", "value": "var(--heat-none)"},
@@ -796,7 +796,7 @@ def volumes(identity: str, title: str, counts: Sequence[Volume]) -> Chart:
     gap = 1 if len(counts) <= 130 else 0
     spec = {
         "data": {"values": values},
-        "mark": {"type": "bar", "color": "var(--series)", "opacity": 0.8, "x2Offset": -gap},
+        "mark": {"type": "rect", "color": "var(--series)", "opacity": 0.8, "x2Offset": -gap},
         "encoding": {
             "x": {
                 "field": "from",
@@ -806,6 +806,7 @@ def volumes(identity: str, title: str, counts: Sequence[Volume]) -> Chart:
                 "axis": {"grid": False, "labelOverlap": True, "tickCount": 8},
             },
             "x2": {"field": "to"},
+            "y2": {"datum": 0},
             "y": {
                 "field": "accepted",
                 "type": "quantitative",

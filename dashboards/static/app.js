@@ -20,7 +20,7 @@
     return {
       background: null, font, view: { stroke: null },
       axis: { ...text, labelColor: soft, titleColor: soft, gridColor: line, domainColor: line, tickColor: line, titlePadding: 10 },
-      axisY: { labelColor: ink, domain: false, ticks: false }, text: { font },
+      axisY: { labelColor: ink, domain: false, ticks: false, labelPadding: 9 }, text: { font },
     };
   };
 

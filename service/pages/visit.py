@@ -279,6 +279,8 @@ class ModelVisit:
 
     def empty(self) -> Empty | None:
         """Return what to do next where the model cannot show anything yet: records, a baseline, monitors, patience."""
+        if self.statuses:
+            return None
         base = f"{self.visit.parts.settings.public_url.rstrip('/')}/v1/models/{self.model.name}"
         baseline = commands.post_file(
             "Store a baseline: the rows it was trained or tested on",
@@ -307,16 +309,14 @@ class ModelVisit:
                 text="Records and a baseline are there. The default monitors check data quality and drift.",
                 commands=(monitors,),
             )
-        if not self.statuses:
-            first = self.version.first_event_at
-            since = f"The first record is of {formats.moment(first)} UTC." if first else "No record has arrived yet."
-            patience = "look once a window has ended and its late records have had an hour to arrive."
-            return Empty(
-                title="Waiting for the first whole window",
-                text=f"{formats.plural(len(self.monitors), 'monitor')} will {patience} {since}",
-                commands=() if first else (predictions,),
-            )
-        return None
+        first = self.version.first_event_at
+        since = f"The first record is of {formats.moment(first)} UTC." if first else "No record has arrived yet."
+        patience = "look once a window has ended and its late records have had an hour to arrive."
+        return Empty(
+            title="Waiting for the first whole window",
+            text=f"{formats.plural(len(self.monitors), 'monitor')} will {patience} {since}",
+            commands=() if first else (predictions,),
+        )
 
 
 def theme_of(request: Request) -> str:

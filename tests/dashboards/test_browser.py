@@ -1,0 +1,87 @@
+"""Every page in a real browser: drawn, quiet, kept to itself, readable for everyone, in light and in dark."""
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Page, expect
+
+from tests.dashboards import samples
+from tests.dashboards.conftest import Watch, drawn
+
+pytestmark = pytest.mark.browser
+PAGES = tuple(samples.every_page())
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+@pytest.mark.parametrize("name", PAGES)
+def test_a_page_is_drawn_without_complaint_and_accessible(
+    page: Page, watch: Watch, gallery: str, name: str, theme: str
+) -> None:
+    drawn(page, f"{gallery}/{theme}/{name}")
+    assert watch.errors == []
+    assert watch.dialogs == []
+    assert page.evaluate("window.violations") == []
+    assert [url for url in watch.requests if not url.startswith((gallery, "data:"))] == []
+    assert page.locator(".chart.broken").count() == 0
+    assert page.locator(".chart:not(:has(svg.marks))").count() == 0
+    found = Axe().run(page).response["violations"]
+    grave = [
+        f"{one['id']}: {one['nodes'][0]['html'][:200]}" for one in found if one["impact"] in ("serious", "critical")
+    ]
+    assert grave == []
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_a_page_fits_a_telephone(page: Page, gallery: str, name: str) -> None:
+    page.set_viewport_size({"width": 390, "height": 844})
+    drawn(page, f"{gallery}/light/{name}")
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+
+
+def test_the_heatmap_has_a_cell_for_each_column_and_window_and_triangles(page: Page, gallery: str) -> None:
+    drawn(page, f"{gallery}/light/drift")
+    cells = page.locator("#heatmap .mark-rect.role-mark path")
+    assert cells.count() == 11 * 29
+    assert page.locator("#heatmap text", has_text="▲").count() >= 20
+
+
+def test_a_hostile_feature_name_is_text_in_the_chart_too(page: Page, watch: Watch, gallery: str) -> None:
+    drawn(page, f"{gallery}/light/drift")
+    assert page.locator("#heatmap text", has_text="<img src=x onerror=alert(1)>").count() >= 1
+    assert page.locator("img").count() == 0
+    box = page.locator("#heatmap .mark-rect.role-mark path").nth(3)
+    box.hover()
+    expect(page.locator("#vg-tooltip-element")).to_contain_text("<img src=x onerror=alert(1)>")
+    assert watch.dialogs == []
+
+
+def test_a_cell_leads_to_its_column(page: Page, gallery: str) -> None:
+    drawn(page, f"{gallery}/light/drift")
+    page.locator("#heatmap .mark-rect.role-mark path").nth(29 * 2 + 4).click()
+    page.wait_for_url("**/drift?feature=2")
+
+
+def test_the_keyboard_skips_to_the_content(page: Page, gallery: str) -> None:
+    drawn(page, f"{gallery}/light/fleet")
+    page.keyboard.press("Tab")
+    expect(page.locator(".skip")).to_be_focused()
+    expect(page.locator(".skip")).to_be_in_viewport()
+    page.keyboard.press("Enter")
+    expect(page.locator("main")).to_be_focused()
+
+
+def test_the_theme_is_kept_and_charts_follow_it(page: Page, gallery: str) -> None:
+    drawn(page, f"{gallery}/light/drift")
+    before = page.locator("#heatmap .mark-rect.role-mark path").first.get_attribute("fill")
+    page.locator("[data-theme-switch]").click()
+    page.wait_for_function("document.documentElement.dataset.ready === '1'")
+    assert page.evaluate("document.documentElement.dataset.theme") == "dark"
+    assert "plumbline_theme=dark" in page.evaluate("document.cookie")
+    assert page.locator("#heatmap .mark-rect.role-mark path").first.get_attribute("fill") != before
+
+
+def test_without_script_the_numbers_are_still_there(browser: object, gallery: str, page: Page) -> None:
+    context = page.context.browser.new_context(java_script_enabled=False)  # type: ignore[union-attr]
+    plain = context.new_page()
+    plain.goto(f"{gallery}/light/drift")
+    assert plain.locator("table tbody tr").count() > 20
+    context.close()
