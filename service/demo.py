@@ -64,9 +64,9 @@ class Injection:
         return f"{start:%d %b} to {end:%d %b} (days {self.first}-{self.last}): {self.what}"
 
 
-UNITS = Injection(28, 31, "incentive", "unit change, `incentive` arrives in cents instead of dollars.")
+UNITS = Injection(28, 31, "incentive", "unit change, incentive arrives in cents instead of dollars.")
 MIX = Injection(40, 44, "health", "mix shift, people in fair or poor health are five times as frequent.")
-OUTAGE = Injection(53, 60, "chronic_conditions", "outage, `chronic_conditions` is missing in a third of the rows.")
+OUTAGE = Injection(53, 60, "chronic_conditions", "outage, chronic_conditions is missing in a third of the rows.")
 INJECTED = (UNITS, MIX, OUTAGE)
 
 
@@ -86,7 +86,7 @@ class Story:
     def note(self) -> str:
         """What the page shows as injected."""
         first = self.begin.date()
-        listed = "\n".join(f"- {injected.sentence(first)}" for injected in INJECTED)
+        listed = "\n".join(f"• {injected.sentence(first)}" for injected in INJECTED)
         return (
             "Real data: RAND Health Insurance Experiment. The classifier says who sees a doctor three times a year or "
             f"more; its area under the ROC curve on rows it has not seen is {self.accuracy:.2f}.\n"

@@ -3,11 +3,14 @@
 import json
 import subprocess
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import httpx2
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 import pytest
 
 from tests.receiver import Receiver
@@ -15,6 +18,8 @@ from tests.running import Service
 
 MOVED = {"car_value", "salary_range", "loan_length", "repaid_loan_on_prev_car"}
 UNMOVED = {"debt_to_income_ratio", "size_of_downpayment", "driver_tenure"}
+
+pytestmark = pytest.mark.xdist_group("car_loan")
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
@@ -65,11 +70,13 @@ def replayed(plumbline: Run, service: Service, *arguments: str) -> dict[str, Any
     return document
 
 
-def car_loan(plumbline: Run, service: Service, data: Path, model: str, window: str, *more: str) -> dict[str, Any]:
+def car_loan(
+    plumbline: Run, service: Service, data: Path, model: str, window: str, *more: str, file: Path | None = None
+) -> dict[str, Any]:
     """Replay the car loans: baseline = reference, stream = analysis, labels joined by id."""
     folder = data / "nannyml_car_loan"
     return replayed(
-        plumbline, service, str(folder / "synthetic_car_loan_analysis.parquet"), "--model", model,
+        plumbline, service, str(file or folder / "synthetic_car_loan_analysis.parquet"), "--model", model,
         "--baseline", str(folder / "synthetic_car_loan_reference.parquet"),
         "--ground-truth", str(folder / "synthetic_car_loan_analysis_target.parquet"),
         "--time", "timestamp", "--id", "id", "--prediction", "y_pred", "--score", "y_pred_proba",
@@ -85,85 +92,125 @@ def webhook(client: httpx2.Client, receiver: Receiver, name: str) -> str:
     return str(answer.json()["secret"])
 
 
-def test_monthly_windows_of_the_car_loans_find_the_shift_and_nothing_else(
-    service: Service, receiver: Receiver, shared_data: Path, plumbline: Run
-) -> None:
+@dataclass(frozen=True)
+class Monthly:
+    """The car loans after their replay in monthly windows: who was told, by whom, and what the command said."""
+
+    receiver: Receiver
+    secret: str
+    client: httpx2.Client
+    done: dict[str, Any]
+
+
+@pytest.fixture(scope="module")
+def monthly(shared_service: Service, shared_data: Path, plumbline: Run) -> Iterator[Monthly]:
+    """Replay the car loans once, in monthly windows, with a receiver that is told."""
+    with Receiver.listening() as receiver, shared_service.client() as client:
+        secret = webhook(client, receiver, "car-loan-monthly")
+        done = car_loan(plumbline, shared_service, shared_data, "car-loan", "1mo", "--webhook", "car-loan-monthly")
+        receiver.wait(1)
+        yield Monthly(receiver, secret, client, done)
+
+
+def test_monthly_windows_of_the_car_loans_find_the_shift_and_nothing_else(monthly: Monthly) -> None:
     # The inputs shift at 2019-03-31 03:00. The records go from 2018-10-30 18:00 to 2019-08-29 11:51, so the whole
     # months are November to July.
-    with service.client() as client:
-        secret = webhook(client, receiver, "car-loan-monthly")
-        done = car_loan(plumbline, service, shared_data, "car-loan", "1mo", "--webhook", "car-loan-monthly")
-        assert done["accepted"] == 50_000
-        assert done["labels"] == 50_000
-        assert (done["duplicates"], done["rejected"], done["alerts"]) == (0, 0, 1)
+    assert (monthly.done["accepted"], monthly.done["labels"]) == (50_000, 50_000)
+    assert (monthly.done["duplicates"], monthly.done["rejected"], monthly.done["alerts"]) == (0, 0, 1)
 
-        drift = by_month(runs_of(client, "car-loan", "data_drift"))
-        before = ["2018-11", "2018-12", "2019-01", "2019-02", "2019-03"]
-        after = ["2019-04", "2019-05", "2019-06", "2019-07"]
-        assert sorted(drift) == before + after
-        assert {month: violated(drift[month]) for month in before} == {month: set() for month in before}
-        for month in after:
-            assert violated(drift[month]) >= MOVED, month
-            assert not violated(drift[month]) & UNMOVED, month
+    drift = by_month(runs_of(monthly.client, "car-loan", "data_drift"))
+    before = ["2018-11", "2018-12", "2019-01", "2019-02", "2019-03"]
+    after = ["2019-04", "2019-05", "2019-06", "2019-07"]
+    assert sorted(drift) == before + after
+    assert {month: violated(drift[month]) for month in before} == {month: set() for month in before}
+    assert {month: violated(drift[month]) for month in after} == dict.fromkeys(after, MOVED)
+    assert not MOVED & UNMOVED
 
-        prediction = by_month(runs_of(client, "car-loan", "prediction_drift"))
-        assert not any(violated(prediction[month]) for month in before)
-        assert any(violated(prediction[month]) for month in after)
+    prediction = by_month(runs_of(monthly.client, "car-loan", "prediction_drift"))
+    assert not any(violated(prediction[month]) for month in before)
+    assert "score" in violated(prediction["2019-04"])
 
-        alerts = everything(client, "/v1/alerts", model="car-loan")
-        assert len(alerts) == 1
-        detail = client.get(f"/v1/alerts/{alerts[0]['id']}").json()
-        members = json.dumps(detail["members"])
-        assert "data_drift" in members
-        assert "prediction_drift" in members
-        assert detail["replayed"] is True
-
-        receiver.wait(1)
-        opened = receiver.events(secret, "alert.opened")
-        assert len(opened) == 1
-        assert opened[0]["data"]["model"] == "car-loan"
-        assert opened[0]["data"]["replayed"] is True
-        told = {result.get("feature") for result in opened[0]["data"]["results"]}
-        assert told & MOVED
-        assert not told & UNMOVED
-
-        # The same file again: every id is known, nothing is counted twice, nobody is called twice.
-        again = car_loan(plumbline, service, shared_data, "car-loan", "1mo", "--webhook", "car-loan-monthly")
-        assert (again["accepted"], again["duplicates"], again["made"]) == (0, 50_000, [])
-        assert (again["labels"], again["labels_repeated"], again["alerts"]) == (0, 50_000, 1)
-        assert len(receiver.events(secret, "alert.opened")) == 1
+    quality = by_month(runs_of(monthly.client, "car-loan", "data_quality"))
+    assert not any(violated(run) for run in quality.values())
 
 
-def test_daily_windows_of_the_car_loans_keep_the_budget_and_find_the_shift_at_once(
-    service: Service, shared_data: Path, plumbline: Run
+def test_the_car_loans_are_one_episode_told_once_with_a_signature_that_fits(monthly: Monthly) -> None:
+    alerts = everything(monthly.client, "/v1/alerts", model="car-loan")
+    assert len(alerts) == 1
+    assert alerts[0]["starts_at"] == "2019-04-01T00:00:00Z"
+    detail = monthly.client.get(f"/v1/alerts/{alerts[0]['id']}").json()
+    assert set(detail["members"]) == {"data_drift", "prediction_drift"}
+    assert set(detail["members"]["data_drift"]["features"]) == MOVED
+    assert detail["replayed"] is True
+
+    opened = monthly.receiver.events(monthly.secret, "alert.opened")
+    assert len(opened) == 1
+    assert opened[0]["data"]["model"] == "car-loan"
+    assert opened[0]["data"]["replayed"] is True
+    told = {result.get("feature") for result in opened[0]["data"]["results"]}
+    assert told & MOVED
+    assert not told & UNMOVED
+
+
+def test_the_car_loans_sent_again_are_known_and_nobody_is_told_twice(
+    monthly: Monthly, shared_service: Service, shared_data: Path, plumbline: Run
 ) -> None:
-    # 2018-10-31 to 2019-03-30 and the day of the shift are 152 days; one false alarm in 30 days are 5 in 152.
-    car_loan(plumbline, service, shared_data, "car-loan", "1d")
+    again = car_loan(plumbline, shared_service, shared_data, "car-loan", "1mo", "--webhook", "car-loan-monthly")
+    assert (again["accepted"], again["duplicates"], again["made"]) == (0, 50_000, [])
+    assert (again["labels"], again["labels_repeated"], again["alerts"]) == (0, 50_000, 1)
+    assert len(monthly.receiver.events(monthly.secret, "alert.opened")) == 1
+    arrived = monthly.client.get(
+        "/v1/models/car-loan/ingest",
+        params={"from": "2018-10-30T00:00:00Z", "to": "2019-09-01T00:00:00Z", "limit": 1000},
+    )
+    assert arrived.status_code == 200
+
+
+def daily(service: Service, data: Path, file: Path, plumbline: Run, model: str) -> None:
+    """Replay car loans in daily windows and hold them to the budget and to the day of the shift."""
+    car_loan(plumbline, service, data, model, "1d", file=file)
     with service.client() as client:
-        alerts = sorted(everything(client, "/v1/alerts", model="car-loan"), key=lambda alert: str(alert["starts_at"]))
+        alerts = everything(client, "/v1/alerts", model=model)
+        # 2018-10-31 to 2019-03-31 are 152 days; one false alarm in 30 days are 5 in 152.
         early = [alert for alert in alerts if alert["starts_at"] < "2019-03-31"]
         assert len(early) <= 5
         days: dict[str, set[str]] = defaultdict(set)
-        for kind in ("data_drift", "prediction_drift", "data_quality"):
-            for run in runs_of(client, "car-loan", kind):
-                if run["window"]["from"] >= "2019-03-31":
-                    days[run["window"]["from"][:10]] |= violated(run)
-        found = min(day for day, features in days.items() if features & MOVED)
+        for run in runs_of(client, model, "data_drift"):
+            days[run["window"]["from"][:10]] |= violated(run)
+        assert len([day for day in days if day < "2019-03-31"]) >= 151
+        found = min(day for day, features in days.items() if day >= "2019-03-31" and features & MOVED)
         assert found in ("2019-03-31", "2019-04-01")
-        assert any(alert["starts_at"][:10] in ("2019-03-31", "2019-04-01") for alert in alerts) or any(
-            alert["state"] != "resolved" for alert in early
-        )
+        told = [alert["starts_at"][:10] for alert in alerts]
+        assert {"2019-03-31", "2019-04-01"} & set(told) or any(alert["state"] != "resolved" for alert in early)
+
+
+def test_daily_windows_of_the_car_loans_keep_the_budget_and_find_the_shift_at_once(
+    shared_service: Service, shared_data: Path, plumbline: Run, tmp_path: Path
+) -> None:
+    # The short form ends six days after the shift.
+    table = pq.read_table(shared_data / "nannyml_car_loan" / "synthetic_car_loan_analysis.parquet")
+    file = tmp_path / "until-april-6.parquet"
+    pq.write_table(table.filter(pc.less(table["timestamp"], "2019-04-06")), file)
+    daily(shared_service, shared_data, file, plumbline, "car-loan-daily")
+
+
+@pytest.mark.long
+def test_daily_windows_of_all_car_loans_keep_the_budget_and_find_the_shift_at_once(
+    shared_service: Service, shared_data: Path, plumbline: Run
+) -> None:
+    file = shared_data / "nannyml_car_loan" / "synthetic_car_loan_analysis.parquet"
+    daily(shared_service, shared_data, file, plumbline, "car-loan-all-days")
 
 
 def test_monthly_windows_of_the_credit_cards_find_the_shift_in_score_and_bureau_score(
-    service: Service, receiver: Receiver, shared_data: Path, plumbline: Run
+    shared_service: Service, receiver: Receiver, shared_data: Path, plumbline: Run
 ) -> None:
     # Scores one column per class; the shift is at 2020-11-01 22:05; the records go from September to December.
     folder = shared_data / "nannyml_multiclass_credit_card"
-    with service.client() as client:
+    with shared_service.client() as client:
         secret = webhook(client, receiver, "cards")
         done = replayed(
-            plumbline, service, str(folder / "mc_analysis.parquet"), "--model", "credit-card",
+            plumbline, shared_service, str(folder / "mc_analysis.parquet"), "--model", "credit-card",
             "--baseline", str(folder / "mc_reference.parquet"),
             "--ground-truth", str(folder / "mc_analysis_gt.parquet"),
             "--time", "timestamp", "--id", "id", "--prediction", "y_pred", "--scores", "y_pred_proba_*",
@@ -193,9 +240,10 @@ def test_monthly_windows_of_the_credit_cards_find_the_shift_in_score_and_bureau_
 
 @pytest.mark.browser
 def test_the_drift_page_shows_the_shift_of_the_car_loans_in_a_browser(
-    service: Service, shared_data: Path, plumbline: Run, page: Any
+    monthly: Monthly, shared_service: Service, page: Any
 ) -> None:
-    car_loan(plumbline, service, shared_data, "car-loan", "1mo")
+    service = shared_service
+    assert monthly.done["alerts"] == 1
     requests: list[str] = []
     faults: list[str] = []
     page.on("request", lambda request: requests.append(request.url))
@@ -203,7 +251,8 @@ def test_the_drift_page_shows_the_shift_of_the_car_loans_in_a_browser(
     page.on("console", lambda message: faults.append(message.text) if message.type == "error" else None)
     page.goto(f"{service.url}/sign-in")
     page.fill("input[type=password]", service.admin_key)
-    page.click("button[type=submit]")
+    page.press("input[type=password]", "Enter")
+    page.wait_for_url(f"{service.url}/")
     page.goto(f"{service.url}/models/car-loan/drift?from=2018-11-01&to=2019-08-01")
     page.wait_for_selector(".chart svg, .chart canvas", timeout=20_000)
     text = page.inner_text("main")
