@@ -47,13 +47,33 @@ def _spec(chart: dict[str, Any], description: str, height: Any) -> dict[str, Any
     } | chart
 
 
-def _time_axis(length: timedelta | None) -> tuple[str, str, str]:
-    """Return the unit, the format and the title of an axis of windows of a length."""
+LABELS = 11
+"""How many windows are named along an axis."""
+
+
+def _windows_axis(starts: Sequence[datetime], length: timedelta | None, padding: float) -> dict[str, Any]:
+    """Return the horizontal axis of windows: every so manieth is named by the day, hour or month it begins."""
+    form, title = "%d %b", "Window begins (UTC)"
     if length is not None and length < timedelta(days=1):
-        return "utcyearmonthdatehours", "%d %b %H:%M", "Window (UTC)"
-    if length is not None and length > timedelta(days=27):
-        return "utcyearmonth", "%b %Y", "Month (UTC)"
-    return "utcyearmonthdate", "%d %b", "Window begins (UTC)"
+        form = "%d %b %H:%M"
+    elif length is not None and length > timedelta(days=27):
+        form, title = "%b %Y", "Month (UTC)"
+    known = sorted({formats.iso(start) for start in starts})
+    return {
+        "field": "start",
+        "type": "ordinal",
+        "title": title,
+        "scale": {"paddingInner": padding},
+        "axis": {
+            "values": known[:: max(1, -(-len(known) // LABELS))],
+            "labelExpr": f"utcFormat(toDate(datum.value), '{form}')",
+            "labelOverlap": True,
+            "labelAngle": 0,
+            "ticks": False,
+            "domain": False,
+            "labelPadding": 8,
+        },
+    }
 
 
 # --- the heatmap ------------------------------------------------------------------------------------------------------
@@ -83,7 +103,6 @@ class HeatCell:
 def heatmap(cells: Sequence[HeatCell], rows: Sequence[str], length: timedelta | None) -> Chart:
     """Return the heatmap: colour for how far, a triangle for violated, a dot for not measured."""
     windows = len({cell.start for cell in cells})
-    unit, form, title = _time_axis(length)
     values = [
         {
             "column": cell.row,
@@ -102,8 +121,8 @@ def heatmap(cells: Sequence[HeatCell], rows: Sequence[str], length: timedelta | 
     ]
     description = (
         f"{formats.plural(len(rows), 'column')} by {formats.plural(windows, 'window')}: the effect as a multiple of "
-        "the smallest that counts. Darker is further from the baseline; a triangle marks a violated verdict, a dot "
-        "a cell that was not measured."
+        "the smallest that counts. The warmer the colour the further; a triangle marks a violated verdict, a dot a "
+        "cell that was not measured."
     )
     tooltip = [
         {"field": name, "type": "nominal", "title": heading}
@@ -121,21 +140,7 @@ def heatmap(cells: Sequence[HeatCell], rows: Sequence[str], length: timedelta | 
     spec = {
         "data": {"values": values},
         "encoding": {
-            "x": {
-                "field": "start",
-                "type": "ordinal",
-                "timeUnit": unit,
-                "title": title,
-                "axis": {
-                    "format": form,
-                    "labelOverlap": "greedy",
-                    "labelAngle": 0,
-                    "ticks": False,
-                    "domain": False,
-                    "labelPadding": 8,
-                },
-                "scale": {"paddingInner": 0.06},
-            },
+            "x": _windows_axis([cell.start for cell in cells], length, 0.06),
             "y": {
                 "field": "column",
                 "type": "nominal",
@@ -565,7 +570,6 @@ def window_strip(
 ) -> Chart:
     """Return how each monitor (or column) stood, window by window: colour and shape say the same."""
     description = f"How each {what} stood in each window: a triangle is violated, a ring partly or not measured."
-    unit, form, axis = _time_axis(length)
     values = [
         {
             "monitor": mark.monitor,
@@ -585,21 +589,7 @@ def window_strip(
     spec = {
         "data": {"values": values},
         "encoding": {
-            "x": {
-                "field": "start",
-                "type": "ordinal",
-                "timeUnit": unit,
-                "title": axis,
-                "axis": {
-                    "format": form,
-                    "labelOverlap": "greedy",
-                    "labelAngle": 0,
-                    "ticks": False,
-                    "domain": False,
-                    "labelPadding": 8,
-                },
-                "scale": {"paddingInner": 0.08},
-            },
+            "x": _windows_axis([mark.start for mark in marks], length, 0.08),
             "y": {
                 "field": "monitor",
                 "type": "nominal",

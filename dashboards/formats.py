@@ -58,6 +58,11 @@ def day(at: datetime) -> str:
     return at.astimezone(UTC).strftime("%Y-%m-%d")
 
 
+def last_day(end: datetime) -> str:
+    """Return the UTC date of the last moment before an end."""
+    return day(end - timedelta(microseconds=1))
+
+
 def length(of: timedelta) -> str:
     """Return a length of time in its largest whole unit that says enough: ``42 s``, ``3 h``, ``12 d``, ``7.2 y``."""
     seconds = abs(of.total_seconds())

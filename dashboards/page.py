@@ -195,7 +195,19 @@ def environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    for name in ("number", "compact", "percent", "probability", "moment", "iso", "day", "age", "span", "plural"):
+    for name in (
+        "number",
+        "compact",
+        "percent",
+        "probability",
+        "moment",
+        "iso",
+        "day",
+        "last_day",
+        "age",
+        "span",
+        "plural",
+    ):
         made.filters[name] = getattr(formats, name)
     made.globals = {"Standing": Standing, "range": range, "zip": zip}
     return made

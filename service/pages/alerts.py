@@ -16,7 +16,7 @@ from service.api.depends import audit
 from service.assembly import Assembly
 from service.pages import commands
 from service.pages.visit import ModelVisit, Visit, may_operate
-from service.problems import Conflict, NotFound
+from service.problems import NotFound
 from service.tables import AlertRow, DeliveryRow, ModelRow, VersionRow, WebhookRow
 from service.words import parse_time
 
@@ -288,7 +288,5 @@ def resend(parts: Assembly, principal: Principal, uid: str, delivery: str, webho
         )
         if owed is None:
             raise NotFound(f"this alert has no delivery {delivery!r} to {webhook!r}")
-        if owed.state == "pending":
-            raise Conflict("the delivery is waiting for its next attempt already")
-        owed.state, owed.next_at, owed.attempts = "pending", parts.clock.now(), 0
+        owed.state, owed.attempts, owed.next_at, owed.delivered_at = "pending", 0, parts.clock.now(), None
         audit(session, parts, principal, "delivery.resend", f"deliveries/{delivery}", model, webhook=webhook)

@@ -66,6 +66,9 @@ def _edges(
         values = low[used]
         if values.size == 1:
             return np.array([values[0] - 0.5, values[0] + 0.5])
+        gaps = np.diff(values)
+        if gaps.max() > 1.5 * gaps.min():
+            return np.linspace(float(values[0]), float(values[-1]), BINS + 1)
         middles = (values[1:] + values[:-1]) / 2
         return np.concatenate(
             ([values[0] - (middles[0] - values[0])], middles, [values[-1] + (values[-1] - middles[-1])])

@@ -159,10 +159,8 @@ def _verdict(at: ModelVisit, tiles: Sequence[Tile]) -> tuple[str, str]:
     episode = next((alert for alert in reversed(at.alerts) if alert.kind == "episode"), None)
     since = f"Since the window from {formats.moment(episode.starts_at)} UTC." if episode is not None else ""
     if bad:
-        parts = [f"{tile.value} {tile.of.removesuffix('.')}" for tile in bad]
-        return f"{bad[0].title}: {parts[0]}. {bad[0].reason}" + (
-            f" Also {formats.listed([tile.title.lower() for tile in bad[1:]])}." if bad[1:] else ""
-        ), since
+        also = f" Also {formats.listed([tile.title.lower() for tile in bad[1:]])}." if bad[1:] else ""
+        return f"{bad[0].title}: {bad[0].value} {bad[0].of}: {bad[0].reason}{also}", since
     if standing is Standing.VIOLATED:
         return "The last window is within its limits, but an episode is still open.", since
     if standing is Standing.OK:

@@ -204,7 +204,8 @@ class ModelVisit:
         preset = view.range_ or self._usual_range()
         if preset == "all":
             return preset, self._oldest() or newest - PRESETS["90d"], newest
-        return preset, newest - PRESETS[preset], newest
+        start = newest - PRESETS[preset]
+        return preset, max(start, self._oldest() or start), newest
 
     @property
     def view(self) -> View:
