@@ -56,9 +56,13 @@ class Database:
 
     def _engine(self, url: str) -> Engine:
         if not self.is_sqlite:
-            return create_engine(url, pool_pre_ping=True, pool_size=10, max_overflow=20)
+            return create_engine(url, hide_parameters=True, pool_pre_ping=True, pool_size=10, max_overflow=20)
         engine = create_engine(
-            url, connect_args={"timeout": 30, "check_same_thread": False}, pool_size=20, max_overflow=40
+            url,
+            hide_parameters=True,
+            connect_args={"timeout": 30, "check_same_thread": False},
+            pool_size=20,
+            max_overflow=40,
         )
 
         @event.listens_for(engine, "connect")

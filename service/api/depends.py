@@ -190,10 +190,7 @@ def page_of(
     carry. The cursor holds the last row's values, so rows that come or go in between move nothing.
     """
     if paging.cursor is not None:
-        values = [
-            from_microseconds(int(value)) if key.type.python_type is datetime else value
-            for key, value in zip(keys, _decoded(paging.cursor, len(keys)), strict=True)
-        ]
+        values = _decoded(paging.cursor, keys)
         after = tuple_(*keys) < tuple_(*values) if descending else tuple_(*keys) > tuple_(*values)
         statement = statement.where(after)
     ordered = statement.order_by(*(key.desc() if descending else key.asc() for key in keys))
@@ -209,19 +206,23 @@ def _encoded(values: Sequence[Any]) -> str:
     return base64.urlsafe_b64encode(json.dumps(plain).encode()).decode().rstrip("=")
 
 
-def _decoded(cursor: str, size: int) -> list[int | str]:
+def _decoded(cursor: str, keys: Sequence[Any]) -> list[Any]:
+    """Return the values of a cursor, of the types of the keys."""
     try:
         values = json.loads(base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)))
-    except (ValueError, UnicodeDecodeError, RecursionError):
-        values = None
-    good = isinstance(values, list) and len(values) == size
-    if not good or not all(type(value) in (int, str) and abs(_size(value)) < 2**62 for value in values):
-        raise BadRequest("the cursor is not one that this list has given")
-    return list(values)
+        if isinstance(values, list) and len(values) == len(keys):
+            return [_decoded_value(value, key.type.python_type) for value, key in zip(values, keys, strict=True)]
+    except (ValueError, OverflowError, RecursionError):
+        pass  # something that no list has given
+    raise BadRequest("the cursor is not one that this list has given")
 
 
-def _size(value: int | str) -> int:
-    return value if isinstance(value, int) else len(value)
+def _decoded_value(value: object, kind: type) -> object:
+    if kind is str and isinstance(value, str) and value.isprintable():
+        return value
+    if kind in (int, datetime) and type(value) is int and abs(value) < 2**62:
+        return from_microseconds(value) if kind is datetime else value
+    raise ValueError(f"not a {kind.__name__}")
 
 
 def listed(items: Sequence[object], next_cursor: str | None) -> dict[str, object]:
@@ -337,6 +338,7 @@ class Gate:
             return
         request = Request(scope, receive)
         try:
+            _check_text(scope)
             door, parameters = self._door(scope)
             if not door.open_to(scope["method"]):
                 principal = await self._principal(request, door)
@@ -396,6 +398,14 @@ class Gate:
         if not 1 <= len(key) <= 255:
             raise BadRequest("Idempotency-Key has 1 to 255 characters")
         await _Once(self.owner.state.assembly, request, key).run(self.app, receive, send)
+
+
+def _check_text(scope: Connection) -> None:
+    """Refuse NUL, which no database keeps as text, wherever it stands in the address."""
+    if "\0" in scope["path"]:
+        raise NotFound("there is nothing at a path with NUL")
+    if b"%00" in scope["query_string"]:
+        raise BadRequest("a parameter may not hold NUL")
 
 
 async def _same_origin(request: Request, principal: Principal, receive: Receive) -> Receive:

@@ -44,11 +44,14 @@ MODEL = {"name": "m", "task": "binary"}
         ("GET", "/v1/models/absent", {}, 404),
         ("GET", "/v1/models/%00", {}, 404),
         ("GET", "/v1/models/" + "a" * 5000, {}, 404),
+        ("GET", "/v1/audit?actor=%00", {}, 400),
         ("PUT", "/v1/models", {}, 405),
         ("GET", "/v1/models?limit=0", {}, 422),
         ("GET", "/v1/models?limit=1001", {}, 422),
         ("GET", "/v1/models?cursor=nonsense", {}, 400),
-        ("GET", "/v1/models?cursor=WzFd", {}, 200),
+        ("GET", "/v1/models?cursor=WzFd", {}, 400),
+        ("GET", "/v1/jobs?cursor=WyJhIl0", {}, 400),
+        ("GET", "/v1/jobs?cursor=WzQ2MTE2ODYwMTg0MjczODc5MDRd", {}, 400),
         ("POST", "/v1/models", {"content": "{", "headers": JSON}, 400),
         ("POST", "/v1/models", {"content": b"\xff", "headers": JSON}, 400),
         ("POST", "/v1/models", {"content": "[" * 50_000, "headers": JSON}, 400),
@@ -72,11 +75,7 @@ MODEL = {"name": "m", "task": "binary"}
 def test_what_cannot_be_answered_is_a_problem(
     client: TestClient, method: str, path: str, request_: dict[str, Any], status: int
 ) -> None:
-    answer = client.request(method, path, **request_)
-    if status == 200:
-        assert answer.status_code in (200, 400)
-        return
-    check_problem(answer, status)
+    check_problem(client.request(method, path, **request_), status)
 
 
 def test_a_body_without_declared_length_is_cut_off_at_the_limit(client: TestClient) -> None:
