@@ -418,6 +418,13 @@ def _holds_nul(data: Any, start: int, stop: int) -> Any:
     return found
 
 
+def _check_text(body: bytes) -> None:
+    """Raise `UnicodeDecodeError` where the body is not UTF-8, a piece at a time."""
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    for start in range(0, len(body), 2**20):
+        decoder.decode(body[start : start + 2**20], start + 2**20 >= len(body))
+
+
 def _read_csv(body: bytes, sink: Sink) -> int:
     if body.startswith(_BOM):
         body = body[len(_BOM) :]
@@ -433,6 +440,7 @@ def _read_csv(body: bytes, sink: Sink) -> int:
         raise BadRequest(f"the column {twice[0]!r} comes twice")
     if end < 0 or not body[end + 1 :].strip():
         return 0
+    _check_text(body)
     invalid: list[int] = []
 
     def skip(row: pacsv.InvalidRow) -> str:

@@ -61,7 +61,7 @@ def _check_inflated(body: memoryview, limit: int) -> None:
         buffers, body_size = _buffers(body[start : start + size])
         data = start + size
         for offset, length in buffers:
-            if length >= 8 and data + offset + 8 <= len(body):
+            if length >= 8 and offset >= 0 and data + offset + 8 <= len(body):
                 inflated = struct.unpack_from("<q", body, data + offset)[0]
                 total += max(0, inflated)
         if total > limit:

@@ -376,10 +376,15 @@ def moment_column(array: pa.Array) -> Typed:
     """Return times in UTC of timestamps with a zone, or of RFC 3339 texts with an offset."""
     array = _plain(array)
     if pa.types.is_timestamp(array.type) and array.type.tz is not None:
-        try:
+        if array.type.unit == "ns":
             return _tellable(array.cast(MOMENT, safe=False))
-        except pa.ArrowInvalid:  # seconds too far away for microseconds
-            return _refused(array, MOMENT)
+        per_unit = {"s": 1_000_000, "ms": 1_000, "us": 1}[array.type.unit]
+        told = array.cast(pa.int64())
+        good = pc.and_(pc.greater_equal(told, _FIRST // per_unit), pc.less_equal(told, _LAST // per_unit))
+        if pc.all(good).as_py() is not False:
+            return Typed(array.cast(MOMENT))
+        kept = pc.if_else(pc.fill_null(good, False), array, pa.scalar(None, array.type))
+        return Typed(kept.cast(MOMENT), _rows(pc.invert(good)))
     if _is_text(array.type):
         try:
             return _tellable(array.cast(pa.string()).cast(MOMENT))

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any, Protocol
+from zlib import crc32
 
 import msgspec
 import numpy as np
@@ -433,12 +434,12 @@ class Writer:
             if row is None or row.kind not in (PREDICTIONS, GROUND_TRUTH):
                 continue
             table = pa.ipc.open_stream(row.payload).read_all()
-            name = table["version"][0].as_py() if table.num_rows else None
+            owner = _owner(versions, table["version"][0].as_py() if table.num_rows else None)
             hashes = _numbers(table["id_hash"])
             if row.kind == PREDICTIONS:
-                buffered.predictions.add(hashes, versions.get(name or "", 0))
+                buffered.predictions.add(hashes, owner)
             else:
-                buffered.labels.add(hashes, versions.get(name or "", 0), self._label_hashes(table))
+                buffered.labels.add(hashes, owner, self._label_hashes(table))
 
     def _label_hashes(self, table: pa.Table) -> NDArray[np.uint64]:
         labels = table["ground_truth"].combine_chunks()
@@ -636,7 +637,7 @@ class Writer:
         """Return per row what can be seen now: repeats in the body, in the buffer and in the index."""
         visible = _Visible.none(built)
         for part in built.parts:
-            version = versions.get(part.version or "", 0)
+            version = _owner(versions, part.version)
             if part.kind == PREDICTIONS:
                 found = buffered.predictions.add(part.hashes, version)
                 sealed = self._sealed(session, built.schema.id, part, found == NEW, version)
@@ -774,6 +775,11 @@ def _add_features(session: Session, version: int, features: Mapping[str, Feature
                 for number, (name, feature) in enumerate(features.items())
             ],
         )
+
+
+def _owner(versions: Mapping[str, int], name: str | None) -> int:
+    """Return the id of a version; 0 for none, and a number that is no id for one that nobody knows."""
+    return 0 if name is None else versions.get(name, -2 - crc32(name.encode()))
 
 
 def payloads(built: Built) -> list[tuple[Part, bytes]]:

@@ -30,7 +30,7 @@ def one(value: str, feature: str = "age") -> Any:
     found = rows(built)[0].get(f"features.{feature}")
     wrong = {code for _, label, code in faults(built) if label == feature}
     text = rows(built)[0]["faults"]
-    assert (json.loads(text) if text else {}) == {feature: code for code in wrong}
+    assert (json.loads(text) if text else {}) == dict.fromkeys([feature] * len(wrong), next(iter(wrong), ""))
     return found, wrong.pop() if wrong else None
 
 
