@@ -534,6 +534,28 @@ def tally_segments(
 
 
 @compiled
+def place_entries(
+    offsets: Any,
+    starts: Any,
+    shift: int,
+    cells: Any,
+    counts: Any,
+    sums: Any,
+    out_cells: Any,
+    out_counts: Any,
+    out_sums: Any,
+) -> None:
+    """Copy the entries of each segment to where its entries start, cells moved by the column's place in the grid."""
+    for segment in range(starts.size):
+        to = starts[segment]
+        for i in range(offsets[segment], offsets[segment + 1]):
+            out_cells[to] = cells[i] + shift
+            out_counts[to] = counts[i]
+            out_sums[to] = sums[i]
+            to += 1
+
+
+@compiled
 def describe_segments(values: Any, bounds: Any, centre: float, whole: Any, broken: Any) -> None:
     """Add the values of each segment to its numbers, ``whole[s]`` and ``broken[s]``."""
     clean = np.empty(BLOCK)

@@ -22,6 +22,7 @@ from monitors.cells import (
     describe_segments,
     hash_texts,
     locate,
+    place_entries,
     tally_codes,
     tally_numbers,
     tally_segments,
@@ -32,6 +33,8 @@ from monitors.outcomes import outcome_cells
 from monitors.profile import MOST_NEW, OutcomeCells, Profile, Tally, merged, most_frequent, sketch, smallest
 
 HOUR_US = 3_600_000_000
+MANY_ROWS = 8192
+"""From so many rows on a bucket's cells are counted side by side, below only those that hold something."""
 TIMESTAMP, FAULTS = "timestamp", "faults"
 _COUNTED_FAULTS = {"non_finite": NON_FINITE, "wrong_type": WRONG_TYPE}
 
@@ -43,30 +46,10 @@ def profile_batches(batches: Iterable[pa.RecordBatch], layout: Layout) -> Profil
     the outcomes are left out where no batch carries a column ``ground_truth``. Groups are the columns
     ``group.<attribute>``; ``faults`` says why values are missing.
     """
-    grid = layout.grid
-    tally = Tally.empty(layout, dense=True)
-    rows, first, last, labelled = 0, None, None, False
-    outcomes: NDArray[np.float64] | None = None
+    running = _Running(layout)
     for batch in _gathered(batches, 16384):
-        rows += batch.num_rows
-        names = set(batch.schema.names)
-        for place, name in enumerate(grid.names):
-            _add_column(batch, names, grid, place, name, tally)
-        if FAULTS in names:
-            for place, fault, count in _faults(batch.column(FAULTS), grid):
-                tally.whole[place, fault] += count
-        if TIMESTAMP in names:
-            stamps = _microseconds(batch.column(TIMESTAMP))
-            first = int(stamps.min()) if first is None else min(first, int(stamps.min()))
-            last = int(stamps.max()) if last is None else max(last, int(stamps.max()))
-        if GROUND_TRUTH in names:
-            labelled = True
-            for cells, weights in outcome_cells(batch, layout):
-                if outcomes is None:
-                    outcomes = np.zeros(layout.outcome_cells)
-                add_weights(outcomes, cells, weights)
-    found = OutcomeCells(outcomes) if outcomes is not None else None
-    return Profile(layout, rows, first, last, labelled=labelled, tally=tally, cells=found)
+        running.add(batch)
+    return running.profile()
 
 
 def profile_buckets(batches: Iterable[pa.RecordBatch], layout: Layout, hours: int = 1) -> dict[int, Profile]:
@@ -75,15 +58,78 @@ def profile_buckets(batches: Iterable[pa.RecordBatch], layout: Layout, hours: in
     Rows may come in any order; the column ``timestamp`` is needed.
     """
     pieces: dict[int, list[Profile]] = {}
+    running: dict[int, _Running] = {}
     for batch in _gathered(batches, 65536):
         stamps = _microseconds(batch.column(TIMESTAMP))
-        buckets = stamps // (hours * HOUR_US) * hours
-        batch, buckets, stamps = _in_order(batch, buckets, stamps)
-        starts = np.flatnonzero(np.diff(buckets, prepend=buckets[0] - 1))
-        bounds = np.append(starts, buckets.size).astype(np.int64)
-        for bucket, profile in zip(buckets[starts].tolist(), _segments(batch, layout, bounds, stamps), strict=True):
-            pieces.setdefault(bucket, []).append(profile)
+        keys = stamps // (hours * HOUR_US) * hours
+        batch, keys, stamps = _in_order(batch, keys, stamps)
+        bounds = np.append(np.flatnonzero(np.diff(keys, prepend=keys[0] - 1)), keys.size).astype(np.int64)
+        buckets = keys[bounds[:-1]].tolist()
+        large = np.diff(bounds) >= MANY_ROWS
+        for segment in np.flatnonzero(large).tolist():
+            rows = batch.slice(int(bounds[segment]), int(bounds[segment + 1] - bounds[segment]))
+            running.setdefault(buckets[segment], _Running(layout)).add(rows)
+        for first, last in _runs(~large, bounds):
+            start, stop = int(bounds[first]), int(bounds[last])
+            part = _segments(
+                batch.slice(start, stop - start), layout, bounds[first : last + 1] - start, stamps[start:stop]
+            )
+            for bucket, profile in zip(buckets[first:last], part, strict=True):
+                pieces.setdefault(bucket, []).append(profile)
+    for bucket, whole in running.items():
+        pieces.setdefault(bucket, []).append(whole.profile())
     return {bucket: parts[0] if len(parts) == 1 else merged(layout, parts) for bucket, parts in sorted(pieces.items())}
+
+
+def _runs(flags: NDArray[np.bool_], bounds: NDArray[np.int64]) -> Iterator[tuple[int, int]]:
+    """Yield stretches of set flags, from a segment to before another, that hold about 128k rows or fewer."""
+    first = 0
+    for segment, flag in enumerate(flags.tolist()):
+        if not flag or bounds[segment + 1] - bounds[first] > 131_072:
+            if segment > first:
+                yield first, segment
+            first = segment if flag else segment + 1
+    if first < flags.size:
+        yield first, flags.size
+
+
+class _Running:
+    """The profile of rows that are still being added."""
+
+    def __init__(self, layout: Layout) -> None:
+        self.layout = layout
+        self.tally = Tally.empty(layout, dense=True)
+        self.rows = 0
+        self.stamps: list[int] = []
+        self.labelled = False
+        self.outcomes: NDArray[np.float64] | None = None
+
+    def add(self, batch: pa.RecordBatch) -> None:
+        """Add the rows of a batch."""
+        grid = self.layout.grid
+        names = set(batch.schema.names)
+        self.rows += batch.num_rows
+        for place, name in enumerate(grid.names):
+            _add_column(batch, names, grid, place, name, self.tally)
+        if FAULTS in names:
+            for place, fault, count in _faults(batch.column(FAULTS), grid):
+                self.tally.whole[place, fault] += count
+        if TIMESTAMP in names:
+            stamps = _microseconds(batch.column(TIMESTAMP))
+            self.stamps += [int(stamps.min()), int(stamps.max())]
+        if GROUND_TRUTH not in names:
+            return
+        self.labelled = True
+        for cells, weights in outcome_cells(batch, self.layout):
+            if self.outcomes is None:
+                self.outcomes = np.zeros(self.layout.outcome_cells)
+            add_weights(self.outcomes, cells, weights)
+
+    def profile(self) -> Profile:
+        """Return the profile of all rows added."""
+        found = OutcomeCells(self.outcomes) if self.outcomes is not None else None
+        first, last = (min(self.stamps), max(self.stamps)) if self.stamps else (None, None)
+        return Profile(self.layout, self.rows, first, last, labelled=self.labelled, tally=self.tally, cells=found)
 
 
 def block_counts(batches: Iterable[pa.RecordBatch], layout: Layout, hours: int, start_us: int, end_us: int) -> Blocks:
@@ -361,16 +407,18 @@ def _segments(
         parts.append(part)
     if FAULTS in names:
         _add_segment_faults(batch.column(FAULTS), grid, bounds, whole)
-    ids = np.concatenate([np.repeat(np.arange(segments), np.diff(part.offsets)) for part in parts])
-    order = np.argsort(ids, kind="stable")
-    cells = np.concatenate([part.cells + np.int32(grid.offsets[p]) for p, part in enumerate(parts)])[order]
-    counts = np.concatenate([part.counts for part in parts])[order]
-    sums = np.concatenate([part.sums for part in parts])[order]
-    ends = np.searchsorted(ids[order], np.arange(segments + 1)).tolist()
+    sizes = np.array([np.diff(part.offsets) for part in parts]).T  # (segments, columns)
+    starts = np.concatenate(([0], np.cumsum(sizes.ravel())))
+    cells, counts, sums = np.empty(starts[-1], np.int32), np.empty(starts[-1], np.int64), np.empty(starts[-1])
+    for place, part in enumerate(parts):
+        entries = part.cells, part.counts, part.sums
+        to = np.ascontiguousarray(starts[place : -1 : len(parts)])
+        place_entries(part.offsets, to, int(grid.offsets[place]), *entries, cells, counts, sums)
+    ends = starts[:: len(parts)].tolist()
     labelled = GROUND_TRUTH in names
     outcomes = _segment_outcomes(batch, layout, bounds) if labelled and layout.tables else [None] * segments
     first, last = np.minimum.reduceat(stamps, bounds[:-1]).tolist(), np.maximum.reduceat(stamps, bounds[:-1]).tolist()
-    sizes = np.diff(bounds).tolist()
+    rows = np.diff(bounds).tolist()
     for segment in range(segments):
         piece = slice(ends[segment], ends[segment + 1])
         tally = Tally(whole[segment], broken[segment], counts[piece], sums[piece], cells[piece])
@@ -378,7 +426,7 @@ def _segments(
             tally.new[place], tally.distinct[place] = words, hashes
         yield Profile(
             layout,
-            sizes[segment],
+            rows[segment],
             first[segment],
             last[segment],
             labelled=labelled,

@@ -313,3 +313,18 @@ def test_blocks_are_whole_spans_from_the_start_and_empty_ones_are_among_them() -
     assert blocks.rows.tolist() == [3, 1, 1, 0]
     assert blocks.missing["features.x"].tolist() == [1, 0, 0, 0]
     assert blocks.dense("features.x").tolist() == [[0, 1, 0, 1, 0], [0, 1, 0, 0, 0], [0, 0, 0, 1, 0], [0, 0, 0, 0, 0]]
+
+
+def test_large_and_small_buckets_in_one_batch_are_profiled_alike() -> None:
+    rows = mixed_rows(30_000, 6, hours=2)
+    stamps = rows.column("timestamp").cast(pa.int64()).to_numpy().copy()
+    stamps[:300] = RNG.integers(2 * HOUR_US, 40 * HOUR_US, 300)
+    stamps[300:400] = RNG.integers(-20 * HOUR_US, 0, 100)
+    place = rows.schema.get_field_index("timestamp")
+    rows = rows.set_column(place, "timestamp", pa.array(stamps, pa.timestamp("us", tz="UTC")))
+    buckets = profile_buckets([rows], LAYOUT)
+    assert sorted(profile.rows for profile in buckets.values())[-1] > 8192
+    assert_same(merged(LAYOUT, buckets.values()), profile_batches([rows], LAYOUT))
+    for bucket, profile in buckets.items():
+        mask = (stamps >= bucket * HOUR_US) & (stamps < (bucket + 1) * HOUR_US)
+        assert_same(profile, profile_batches([rows.filter(pa.array(mask))], LAYOUT))
