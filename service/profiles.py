@@ -1,7 +1,7 @@
 """Profiles of windows: what is stored of hours and days, merged; what is missing or dirty is rebuilt from the lake."""
 
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from threading import Lock
@@ -286,14 +286,12 @@ class Profiles:
                 wanted = {bucket for size, bucket in pieces if size == hours}
                 for span in _spans(wanted, hours, state.counts):
                     rows = self._rows(session, version, span, [*columns, "faults"], labels or pieces is partial, state)
-                    for bucket, profile in kernel.profile_buckets(rows, layout, hours=hours).items():
-                        if bucket not in wanted:
-                            continue
-                        outcomes = profile.encode_outcomes() if labels or pieces is partial else None
+                    told = labels or pieces is partial
+                    for bucket, profile in _profiled(rows, layout, hours, wanted, told).items():
+                        encoded, outcomes = _encoded(profile, told)
                         if pieces is partial:
                             built.outcomes[hours, bucket] = outcomes or b""
                         else:
-                            encoded = profile.encode_inputs()
                             built.whole[hours, bucket] = (Profile.decode(layout, encoded, outcomes), encoded, outcomes)
         return built
 
@@ -351,7 +349,7 @@ class Profiles:
             if piece in from_hours:
                 hours = [found for hour in state.buckets(piece) if (found := profile((1, hour))) is not None]
                 day = merged(layout, hours)
-                encoded, outcomes = day.encode_inputs(), day.encode_outcomes() if labels else None
+                encoded, outcomes = _encoded(day, labels)
                 built.whole[piece] = (Profile.decode(layout, encoded, outcomes), encoded, outcomes)
             made = profile(piece)
             if made is not None:
@@ -546,6 +544,28 @@ class Profiles:
             with self.database.writing() as session:
                 for ids in chunks(gone):
                     session.execute(delete(ProfileRow).where(ProfileRow.id.in_(ids)))
+
+
+def _encoded(profile: Profile, labels: bool) -> tuple[bytes, bytes | None]:
+    return profile.encode_inputs(), profile.encode_outcomes() if labels else None
+
+
+def _profiled(
+    rows: Iterable[pa.RecordBatch], layout: Layout, hours: int, wanted: Collection[int], labels: bool
+) -> dict[int, Profile]:
+    """Return the profiles of the wanted hours or days.
+
+    A day is merged from its hours as they would be stored: the same bytes whether they ever were or not.
+    """
+    found = kernel.profile_buckets(rows, layout, hours=1)
+    if hours == 1:
+        return {hour: profile for hour, profile in found.items() if hour in wanted}
+    parts: dict[int, list[Profile]] = {}
+    for hour in sorted(found):
+        day = hour // DAY_HOURS * DAY_HOURS
+        if day in wanted:
+            parts.setdefault(day, []).append(Profile.decode(layout, *_encoded(found[hour], labels)))
+    return {day: merged(layout, profiles) for day, profiles in parts.items()}
 
 
 def _spans(wanted: set[int], hours: int, counts: dict[int, int]) -> Iterator[Span]:

@@ -56,6 +56,8 @@ VALUES = {"ground_truth": "ground_truth", "protected": "attributes"}
 """The column of what is told later about a prediction, by kind."""
 
 Ints = NDArray[np.int64]
+Told = tuple[tuple[int, int], str | None]
+"""When a label was given and when it came, microseconds, and what it says."""
 
 
 @dataclass
@@ -436,18 +438,17 @@ class Sealer:
             rows = pa.array(labels.row[members])
             texts = table["prediction_id"].take(rows).to_pylist()
             values = as_text_column(table, value).take(rows).to_pylist()
-            for at, text, said in zip(members.tolist(), texts, values, strict=True):
-                key = (int(labels.version[at]), text)
-                now = (int(moments[at]), int(arrived[at]))
-                held = newest.get(key)
-                if held is None:
-                    newest[key] = (now, said)
-                    continue
-                same = held[1] == said
-                outcome[at] = 1 if same else 2
-                keep[at] = now[0] > held[0][0] if same else True
-                if now >= held[0]:
-                    newest[key] = (now, said)
+            names = as_text_column(table, "version").take(rows).to_pylist()
+            for at, text, said, name in zip(members.tolist(), texts, values, names, strict=True):
+                version, place = int(labels.version[at]), (int(moments[at]), int(arrived[at]))
+                own, other = newest.get((version, text, name is None)), newest.get((version, text, name is not None))
+                if held := max(filter(None, (own, other)), key=lambda told: told[0], default=None):
+                    outcome[at] = 1 if held[1] == said else 2
+                    # One for all versions is kept beside the same one for this version: others may yet come.
+                    rival = own if name is None else held
+                    keep[at] = rival is None or rival[1] != said or place[0] > rival[0][0]
+                if own is None or place >= own[0]:
+                    newest[version, text, name is None] = (place, said)
         for what, code in (("accepted", 0), ("duplicates", 1), ("corrected", 2)):
             for version in np.unique(labels.version).tolist():
                 chosen = (outcome == code) & (labels.version == version)
@@ -465,30 +466,29 @@ class Sealer:
             entries["version"] = labels.version[new]
             self._indexed(session, made, labels.kind, entries)
 
-    def _newest(
-        self, session: Session, model_id: int, kind: str, known: Entries
-    ) -> dict[tuple[int, str], tuple[tuple[int, int], str | None]]:
-        """Return, by version and id, when the newest stored label was given and came, and what it says."""
-        newest: dict[tuple[int, str], tuple[tuple[int, int], str | None]] = {}
+    def _newest(self, session: Session, model_id: int, kind: str, known: Entries) -> dict[tuple[int, str, bool], Told]:
+        """Return the newest stored label by version, id, and whether it was told of all versions."""
+        newest: dict[tuple[int, str, bool], Told] = {}
         for version in np.unique(known["version"]).tolist():
             mine = known[known["version"] == version]
             stored = reader.told(session, self.lake, model_id, version, kind, mine["bucket"], mine["hash"])
-            for text, moment, came, said in zip(
+            for text, name, moment, came, said in zip(
                 stored["prediction_id"].to_pylist(),
+                as_text_column(stored, "version").to_pylist(),
                 numbers_of(stored["timestamp"], np.int64).tolist(),
                 numbers_of(stored["received_at"], np.int64).tolist(),
                 as_text_column(stored, VALUES[kind]).to_pylist(),
                 strict=True,
             ):
-                held = newest.get((version, text))
+                held = newest.get((version, text, name is None))
                 if held is None or (moment, came) >= held[0]:
-                    newest[version, text] = ((moment, came), said)
+                    newest[version, text, name is None] = ((moment, came), said)
         return newest
 
     def _wait(self, session: Session, made: Round, kind: str, table: pa.Table) -> None:
         """Keep labels whose prediction has not come; one that says nothing new is only counted."""
         hashes = numbers_of(table["id_hash"], np.uint64)
-        held: dict[tuple[str, str | None], tuple[tuple[int, int], str | None]] = {}
+        held: dict[tuple[str, str | None], Told] = {}
         for row in _pending(session, made.model.id, kind, hashes):
             place = (row.event_us, microseconds(row.received_at))
             key = (row.prediction_id, row.version)

@@ -196,6 +196,19 @@ def test_one_label_reaches_all_versions_also_those_that_predict_later(tmp_path: 
     assert {row["version"]: row.get("ground_truth") for row in found(shop, "p")} == {"a": "0", "b": "1", "c": "0"}
 
 
+def test_a_label_for_all_versions_is_kept_beside_the_same_one_for_this_version(tmp_path: Path) -> None:
+    shop = Shop(tmp_path / "data")
+    shop.put("predictions", [record("p")])
+    shop.put("ground_truth", [truth("p", "1", 1, "a")])
+    shop.seal()
+    shop.put("ground_truth", [truth("p", "1", 1)])
+    shop.seal()
+    shop.put("predictions", [record("p", 30, version="b")])
+    shop.seal()
+    assert {row["version"]: row["ground_truth"] for row in found(shop, "p")} == {"a": "1", "b": "1"}
+    assert arrivals(shop, "ground_truth") == {"accepted": 1, "duplicates": 1}
+
+
 def test_protected_attributes_go_the_same_way_into_segments_of_their_own(tmp_path: Path) -> None:
     shop = Shop(tmp_path / "data")
     told = {
