@@ -40,20 +40,48 @@ def merged_bins(
     """Return the bin of each cell, shape (cells,), from the pooled counts and the two sizes only.
 
     Each bin expects at least 5 rows in the smaller sample, and there are at most ``most``. Ordered cells are merged
-    with their neighbours into at most 2 n^(2/5) bins, n the smaller size, which keeps the power of tests over bins
-    (Mann and Wald 1942); categories the rare with the rare. One bin comes back where there are too few rows for two.
+    with their neighbours (``bin_ends``), of categories the rare with the rare. One bin comes back where there are too
+    few rows for two.
     """
-    total, smaller = n_baseline + n_window, max(min(n_baseline, n_window), 1.0)
     if ordered:
-        most = min(most, max(2, round(2 * smaller**0.4)))
-    order = np.arange(pooled.size) if ordered else np.argsort(-pooled, kind="stable")
+        ends = bin_ends(pooled, np.zeros(pooled.size, dtype=np.bool_), n_baseline, n_window, most)
+        return np.searchsorted(ends[:-1], np.cumsum(pooled) - pooled, side="right")
+    total = n_baseline + n_window
+    order = np.argsort(-pooled, kind="stable")
     running = np.cumsum(pooled[order])
-    cuts = _cuts(running, EXPECTED * total / smaller)
+    cuts = _cuts(running, EXPECTED * total / max(min(n_baseline, n_window), 1.0))
     if len(cuts) > most:
         cuts = _cuts(running, total / most)
     bins = np.empty(pooled.size, dtype=np.int64)
     bins[order] = np.searchsorted(np.array(cuts[:-1], dtype=np.int64), np.arange(pooled.size), side="right")
     return bins
+
+
+def bin_ends(
+    pooled: Counts, alone: NDArray[np.bool_], n_baseline: float, n_window: float, most: int = MOST_BINS
+) -> Counts:
+    """Return how many pooled rows lie before the end of each bin of ordered cells, increasing to the total.
+
+    There are at most 2 n^(2/5) bins of equal pooled shares, n the smaller size, which keeps the power of tests over
+    bins (Mann and Wald 1942), and each expects at least 5 rows in the smaller sample. A bin ends with the cell whose
+    end is nearest; cells marked ``alone`` hold rows of one sample only and are cut where the share is exact: where
+    every row of the baseline is an edge, giving a run of the window's rows to one bin whole would add to its count what the
+    null knows nothing of (6 to 7 % false alarms at 5 %).
+    """
+    total, smaller = float(pooled.sum()), max(min(n_baseline, n_window), 1.0)
+    running = np.cumsum(pooled)
+    number = min(most, round(2 * smaller**0.4), int(smaller / (1.1 * EXPECTED)))
+    if number < 2 or total <= 0:
+        return np.array([total])
+    targets = total * np.arange(1, number) / number
+    cell = np.searchsorted(running, targets)
+    start, end = running[cell] - pooled[cell], running[cell]
+    nearest = np.where(targets - start < end - targets, start, end)
+    ends = np.unique(np.where(alone[cell], np.rint(targets), nearest))
+    ends = np.append(ends[(ends > 0) & (ends < total)], total)
+    filled = ends[np.array(_cuts(ends, EXPECTED * (n_baseline + n_window) / smaller)) - 1]
+    filled[-1] = total
+    return np.asarray(filled, dtype=np.float64)
 
 
 def _cuts(running: Counts, need: float) -> list[int]:
@@ -200,8 +228,13 @@ def predictive(
     ``window`` has shape (thinnings, bins) and ``blocks`` (blocks, bins), thinned to the same size; ``rest`` of shape
     (blocks, bins) is what each block is compared with; ``chance`` is the statistic's mean under the permutation draw at
     that size. The window's value is the mean of the logarithm over its thinnings.
+
+    The logarithm is taken of T + T0 / 20, T0 being ``chance``; of T + T0 for statistics that use the order of the bins.
+    Those come near 0 whenever means happen to agree, and the logarithm's long lower tail would widen the null at its
+    upper end too: on a stream with a day effect of 0.15 standard deviations a shift of a whole one was found in 3 % of
+    windows at 1e-4, and is in 61 %.
     """
-    offset = max(chance, 1e-12) / 20
+    offset = max(chance, 1e-12) * (1.0 if statistic.ordered else 1 / 20)
     values = np.log(severity(statistic, statistic.value(baseline, window, positions)) + offset)
     quiet = np.log(severity(statistic, statistic.value(rest, blocks, positions)) + offset)
     return student_tail(float(values.mean()), quiet)
@@ -250,12 +283,27 @@ class Null:
         self.quiet_blocks = 0 if self._usable is None else int(self._usable.size)
         self._size = size if self.enough else int(self.n_window)
         pooled = baseline + window
-        bins = merged_bins(pooled, self.n_baseline, self._size, ordered=ordered)
-        number = int(bins.max()) + 1 if bins.size else 1
-        self.baseline, self.window = gathered(baseline, bins, number), gathered(window, bins, number)
+        if ordered:
+            ends = bin_ends(pooled, np.minimum(baseline, window) == 0, self.n_baseline, self._size)
+            before = np.concatenate(([0.0], np.cumsum(pooled)))
+            bins, number = np.searchsorted(ends[:-1], before[:-1], side="right"), ends.size
+
+            def binned(values: Counts) -> Counts:
+                upto = np.interp(ends, before, np.concatenate(([0.0], np.cumsum(values))))
+                return np.diff(upto, prepend=0.0)
+
+            self.baseline, self.window = np.rint(binned(baseline)), np.rint(binned(window))
+        else:
+            bins = merged_bins(pooled, self.n_baseline, self._size, ordered=False)
+            number = int(bins.max()) + 1 if bins.size else 1
+
+            def binned(values: Counts) -> Counts:
+                return gathered(values, bins, number)
+
+            self.baseline, self.window = binned(baseline), binned(window)
         self.positions = None
         if places is not None:
-            self.positions = gathered(places, bins, number) / np.maximum(gathered(pooled, bins, number), 1.0)
+            self.positions = np.maximum.accumulate(binned(places) / np.maximum(self.baseline + self.window, 1.0))
         self._blocks: Counts | None = None
         self._held = False
         if blocks is not None and self.enough:
@@ -328,7 +376,7 @@ def excess(
     """Return the one-sided p-value that the window's rate exceeds the baseline's, and what it assumes.
 
     ``events`` and ``rows`` are (baseline, window). The permutation null of two cells is the hypergeometric tail
-    (Fisher's exact test); the predictive one is Student's t on log(rate + pooled rate / 20) at equal size.
+    (Fisher's exact test); the predictive one is Student's t on log(rate + pooled rate) at equal size.
     """
     by_rows = hypergeometric_tail(events[1], sum(events), rows[1], sum(rows))
     count = 0
@@ -336,7 +384,7 @@ def excess(
         usable, size = equal_size(block_rows, rows[1], least)
         count = int(usable.sum())
         if count >= ENOUGH_BLOCKS:
-            offset = max(sum(events) / sum(rows), 1e-12) / 20
+            offset = max(sum(events) / sum(rows), 1e-12)
             pairs = np.stack([block_events, block_rows - block_events], axis=1)[usable].astype(np.float64)
             own = np.repeat(np.array([[events[1], rows[1] - events[1]]], dtype=np.float64), THINNINGS, axis=0)
             quiet, window = thinned(pairs, size, generator), thinned(own, size, generator)

@@ -85,7 +85,7 @@ def test_shares_never_sum_to_more_than_the_budget() -> None:
 
 
 def test_holm_is_the_textbook_procedure() -> None:
-    # sorted .005 .01 .03 .04 against .05/4 = .0125, .05/3 = .0167, .05/2 = .025: the third is not rejected, nor the rest
+    # sorted .005 .01 .03 .04 against .05/4 = .0125, .05/3 = .0167, .05/2 = .025: two are rejected
     levels = holm([0.01, 0.04, 0.03, 0.005], 0.05)
     assert [rejected for _, rejected in levels] == [True, False, False, True]
     assert [level for level, _ in levels] == pytest.approx([0.05 / 3, 0.025, 0.025, 0.0125])

@@ -30,7 +30,8 @@ OLD, NEW = np.array([5.0, 20.0, 75.0]), np.array([30.0, 30.0, 40.0])
 
 @every_statistic
 def test_is_unchanged_when_nothing_changed(statistic: BinnedStatistic) -> None:
-    assert statistic.value(OLD, 3 * OLD, POSITIONS) == pytest.approx(statistic.unchanged, abs=1e-12)
+    thrice = np.multiply(OLD, 3.0)
+    assert statistic.value(OLD, thrice, POSITIONS) == pytest.approx(statistic.unchanged, abs=1e-12)
 
 
 @every_statistic
@@ -43,7 +44,7 @@ def test_says_more_when_more_has_moved(statistic: BinnedStatistic) -> None:
 @every_statistic
 def test_gives_one_value_per_leading_index(statistic: BinnedStatistic) -> None:
     generator = np.random.default_rng(1)
-    old, new = generator.integers(1, 90, (2, 4, 3)) * 1.0, generator.integers(1, 90, (2, 4, 3)) * 1.0
+    old, new = (generator.integers(1, 90, (2, 4, 3)).astype(np.float64) for _ in range(2))
     together = statistic.value(old, new, POSITIONS)
     assert together.shape == (2, 4)
     assert together[1, 2] == pytest.approx(float(statistic.value(old[1, 2], new[1, 2], POSITIONS)))

@@ -1,0 +1,348 @@
+"""Our statistics beside Evidently's and SciPy's on the same rows.
+
+Where the bins are the same the numbers are the same. Where they are not, the bounds are these:
+
+* psi, jensenshannon, hellinger: merging bins can only bring two sets of shares nearer (the log-sum inequality; for psi
+  as far as no share is lifted to 1e-4), so both values lie between 0 and the value on the common refinement of both
+  sets of bins, and differ by at most that value less the smaller one;
+* ks: in a cell that holds a share a of the baseline and b of the window the gap can exceed the gaps at the cell's ends
+  by at most min(a, b), so ours is at most the largest of these below SciPy's, and never above it;
+* wasserstein: by the triangle inequality ours differs by at most the distances of the baseline's and the window's rows
+  from the places of their cells;
+* chisquare: Evidently takes the baseline as exact. A cell with b rows of the baseline and w of the window adds to its
+  statistic (b + w) / b times what it adds to ours, so theirs is never smaller and at most max((b + w) / b) times ours.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from evidently.legacy.calculations.stattests.chisquare_stattest import chi_stat_test
+from evidently.legacy.calculations.stattests.hellinger_distance import hellinger_stat_test
+from evidently.legacy.calculations.stattests.jensenshannon import jensenshannon_stat_test
+from evidently.legacy.calculations.stattests.psi import psi_stat_test
+from evidently.legacy.calculations.stattests.wasserstein_distance_norm import wasserstein_stat_test
+from evidently.legacy.core import ColumnType
+from numpy.typing import NDArray
+from scipy import stats
+
+from monitors import discovery
+from monitors.contract import Column, Type
+from monitors.drift import shown_value
+from monitors.layout import CategoryLayout, NumericLayout, plan_layout
+from monitors.null import merged_bins
+from monitors.profile import NumericProfile
+from tests.monitors.comparing import batch, feature, profile
+
+Floats = NDArray[np.float64]
+OURS = discovery.statistics()
+THEIRS = {
+    "psi": psi_stat_test,
+    "jensenshannon": jensenshannon_stat_test,
+    "hellinger": hellinger_stat_test,
+    "wasserstein": wasserstein_stat_test,
+    "chisquare": chi_stat_test,
+}
+NATURAL = type(OURS["jensenshannon"])(natural=True)  # type: ignore[call-arg]
+SHAPES = {"psi": OURS["psi"], "jensenshannon": NATURAL, "hellinger": OURS["hellinger"]}
+
+
+def evidently(name: str, baseline: Any, window: Any, kind: ColumnType) -> float:
+    """Return the score of one of Evidently's stat tests, called directly."""
+    return float(THEIRS[name](pd.Series(baseline), pd.Series(window), kind, None).drift_score)
+
+
+def categories(baseline: Any, window: Any) -> tuple[Floats, Floats]:
+    """Return counts of both under the layout that the baseline's profile has."""
+    columns = [feature("c", Type.CATEGORICAL)]
+    layout = plan_layout([batch(columns, {"c": list(baseline)})], columns)
+    old, new = (profile(columns, {"c": list(values)}, layout).columns["features.c"] for values in (baseline, window))
+    assert isinstance(layout.columns["features.c"], CategoryLayout)
+    return old.counts.astype(np.float64), new.counts.astype(np.float64)
+
+
+def numbers(baseline: Floats, window: Floats) -> tuple[NumericLayout, NumericProfile, NumericProfile]:
+    """Return the layout that the baseline has, and both profiles."""
+    columns: list[Column] = [feature("x")]
+    layout = plan_layout([batch(columns, {"x": baseline})], columns)
+    old, new = (profile(columns, {"x": values}, layout).columns["features.x"] for values in (baseline, window))
+    bins = layout.columns["features.x"]
+    assert isinstance(bins, NumericLayout)
+    assert isinstance(old, NumericProfile)
+    assert isinstance(new, NumericProfile)
+    return bins, old, new
+
+
+def sturges(baseline: Floats, window: Floats) -> tuple[Floats, Floats, Floats]:
+    """Return Evidently's bins of a number (Sturges over both samples together) and the counts in them."""
+    edges = np.histogram_bin_edges(np.concatenate([baseline, window]), bins="sturges")
+    return edges, np.histogram(baseline, edges)[0] * 1.0, np.histogram(window, edges)[0] * 1.0
+
+
+def shown(name: str, old: NumericProfile, new: NumericProfile) -> float:
+    """Return the value that a result shows of a number."""
+    statistic = NATURAL if name == "jensenshannon" else OURS[name]
+    places = (old.sums + new.sums) / np.sqrt(old.m2 / old.count)
+    return shown_value(statistic, old.counts * 1.0, new.counts * 1.0, ordered=True, places=places)
+
+
+# --- upstream's own unit tests and the figures worked out from them ---------------------------------------------------
+
+SIX_OLD = np.repeat(np.arange(1.0, 7.0), [16, 18, 16, 14, 12, 12])
+SIX_NEW = np.repeat(np.arange(1.0, 7.0), [16, 16, 16, 16, 16, 8])
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"), [("psi", 0.0372183816), ("jensenshannon", 0.0680481962), ("hellinger", 0.06812)]
+)
+def test_the_six_sided_example_has_the_published_distances(name: str, expected: float) -> None:
+    old, new = categories([str(value) for value in SIX_OLD], [str(value) for value in SIX_NEW])
+    assert float(SHAPES[name].value(old, new)) == pytest.approx(expected, abs=1e-5 if name == "hellinger" else 1e-9)
+
+
+def test_the_six_sided_example_has_the_published_wasserstein_distance() -> None:
+    _, old, new = numbers(SIX_OLD, SIX_NEW)
+    assert shown("wasserstein", old, new) == pytest.approx(0.0544331054, abs=1e-9)
+
+
+def test_the_eight_values_example_has_the_published_ks_and_wasserstein() -> None:
+    baseline = np.array([38.7, 41.5, 43.8, 44.5, 45.5, 46.0, 47.7, 58.0])
+    window = np.array([39.2, 39.3, 39.7, 41.4, 41.8, 42.9, 43.3, 45.8])
+    layout, old, new = numbers(baseline, window)
+    ks = shown("ks", old, new)
+    assert ks == pytest.approx(stats.ks_2samp(baseline, window).statistic)
+    # 8 against 8: p = 0.0870240870 is the exact tail of D = 5/8
+    assert ks == pytest.approx(0.625)
+    ours = shown("wasserstein", old, new)
+    assert abs(ours - 0.7812361058) <= displaced(layout, old, new, baseline, window) + 1e-9
+
+
+# --- the same bins, the same numbers ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", sorted(SHAPES))
+def test_categories_give_evidently_s_digits(name: str) -> None:
+    generator = np.random.default_rng(3)
+    for _ in range(10):
+        baseline = generator.choice(list("abcdef"), 700)
+        window = generator.choice(list("abcdef"), 300, p=[0.3, *[0.14] * 5])
+        old, new = categories(baseline, window)
+        assert float(SHAPES[name].value(old, new)) == pytest.approx(
+            evidently(name, baseline, window, ColumnType.Categorical), rel=1e-9
+        )
+
+
+@pytest.mark.parametrize("name", ["psi", "jensenshannon"])
+def test_numbers_of_few_values_give_evidently_s_digits(name: str) -> None:
+    generator = np.random.default_rng(4)
+    baseline, window = generator.integers(0, 12, 900) * 1.0, generator.integers(0, 12, 400) * 1.0
+    _, old, new = numbers(baseline, window)
+    assert float(SHAPES[name].value(old.counts[1::2] * 1.0, new.counts[1::2] * 1.0)) == pytest.approx(
+        evidently(name, baseline, window, ColumnType.Numerical), rel=1e-9
+    )
+
+
+@pytest.mark.parametrize("name", ["psi", "jensenshannon"])
+def test_numbers_in_evidently_s_bins_give_evidently_s_digits(name: str) -> None:
+    generator = np.random.default_rng(5)
+    baseline, window = generator.uniform(size=3000), generator.uniform(size=1000) ** 1.2
+    _, old, new = sturges(baseline, window)
+    assert float(SHAPES[name].value(old, new)) == pytest.approx(
+        evidently(name, baseline, window, ColumnType.Numerical), rel=1e-9
+    )
+
+
+def test_ks_of_a_layout_with_every_value_is_scipy_s() -> None:
+    generator = np.random.default_rng(6)
+    for _ in range(10):
+        baseline, window = generator.normal(size=600), generator.normal(0.2, 1.3, size=250)
+        _, old, new = numbers(baseline, window)
+        assert shown("ks", old, new) == pytest.approx(stats.ks_2samp(baseline, window).statistic, abs=1e-12)
+
+
+def test_wasserstein_of_a_layout_with_every_value_is_evidently_s() -> None:
+    generator = np.random.default_rng(7)
+    baseline, window = generator.integers(0, 300, 5000) * 1.0, generator.integers(5, 290, 2000) * 1.0
+    _, old, new = numbers(baseline, window)
+    assert shown("wasserstein", old, new) == pytest.approx(
+        evidently("wasserstein", baseline, window, ColumnType.Numerical), rel=1e-9
+    )
+
+
+# --- other bins, within the bounds ------------------------------------------------------------------------------------
+
+
+def refined(layout: NumericLayout, old: NumericProfile, baseline: Floats, window: Floats) -> tuple[Floats, Floats]:
+    """Return the counts in the common refinement of the ten shown bins and Evidently's bins."""
+    bins = merged_bins(old.counts * 1.0, float(old.count), float(old.count), ordered=True, most=10)
+    places = [cells_of(layout, values) for values in (baseline, window)]
+    edges, *_ = sturges(baseline, window)
+    theirs = [np.clip(np.searchsorted(edges, values, side="right"), 1, edges.size - 1) for values in (baseline, window)]
+    pairs = [bins[place] * edges.size + their for place, their in zip(places, theirs, strict=True)]
+    number = (int(bins.max()) + 1) * edges.size
+    return np.bincount(pairs[0], minlength=number) * 1.0, np.bincount(pairs[1], minlength=number) * 1.0
+
+
+def cells_of(layout: NumericLayout, values: Floats) -> NDArray[np.int64]:
+    """Return the cell of each value."""
+    after = np.searchsorted(layout.edges, values, side="right")
+    return 2 * after - np.isin(values, layout.edges) if layout.tied else after
+
+
+CASES = {
+    "shift": (lambda g: g.normal(size=4000), lambda g: g.normal(0.3, 1.0, size=1500)),
+    "scale": (lambda g: g.normal(size=4000), lambda g: g.normal(0.0, 1.5, size=1500)),
+    "heavy tails": (lambda g: g.standard_t(2, size=4000), lambda g: g.standard_t(2, size=1500) * 1.2),
+    "skewed": (lambda g: g.lognormal(size=4000), lambda g: g.lognormal(0.2, 1.0, size=1500)),
+    "few values": (lambda g: g.poisson(30, 4000) * 1.0, lambda g: g.poisson(33, 1500) * 1.0),
+    "unchanged": (lambda g: g.normal(size=4000), lambda g: g.normal(size=1500)),
+}
+each_case = pytest.mark.parametrize("case", CASES)
+
+
+def rows_of(case: str) -> tuple[Floats, Floats]:
+    generator = np.random.default_rng(8)
+    return CASES[case][0](generator), CASES[case][1](generator)
+
+
+@each_case
+@pytest.mark.parametrize("name", ["jensenshannon", "hellinger"])
+def test_shapes_differ_by_no_more_than_the_common_refinement_allows(name: str, case: str) -> None:
+    baseline, window = rows_of(case)
+    layout, old, new = numbers(baseline, window)
+    ours = shown(name, old, new)
+    theirs = float(SHAPES[name].value(*sturges(baseline, window)[1:]))
+    most = float(SHAPES[name].value(*refined(layout, old, baseline, window)))
+    assert abs(ours - theirs) <= most - min(ours, theirs) + 1e-12
+    if name == "jensenshannon":
+        assert theirs == pytest.approx(evidently(name, baseline, window, ColumnType.Numerical), rel=1e-9)
+
+
+@each_case
+def test_psi_differs_by_no_more_than_the_common_refinement_allows(case: str) -> None:
+    baseline, window = rows_of(case)
+    layout, old, new = numbers(baseline, window)
+    ours, theirs = shown("psi", old, new), evidently("psi", baseline, window, ColumnType.Numerical)
+    counts = refined(layout, old, baseline, window)
+    held = (counts[0] > 0) | (counts[1] > 0)
+    # a share whose counterpart is 0, lifted to 1e-10 at least, adds at most share * ln(share / 1e-10)
+    lifted = sum(
+        float(share * np.log(share / 1e-10))
+        for one, other in (counts, counts[::-1])
+        for share in (one / one.sum())[(one > 0) & (other == 0)]
+    )
+    assert max(ours, theirs) <= float(OURS["psi"].value(counts[0][held], counts[1][held])) + lifted + 1e-9
+
+
+@each_case
+def test_ks_is_below_scipy_s_by_no_more_than_a_cell_holds_of_both(case: str) -> None:
+    baseline, window = rows_of(case)
+    _, old, new = numbers(baseline, window)
+    ours, exact = shown("ks", old, new), float(stats.ks_2samp(baseline, window).statistic)
+    bound = float(np.minimum(old.counts / old.count, new.counts / new.count).max())
+    assert exact - bound - 1e-12 <= ours <= exact + 1e-12
+    if case != "few values":
+        assert bound <= 2 / 1024
+
+
+def displaced(
+    layout: NumericLayout, old: NumericProfile, new: NumericProfile, baseline: Floats, window: Floats
+) -> float:
+    """Return how far rows lie from the places of their cells, on average, both samples added, in baseline sd."""
+    places = (old.sums + new.sums) / np.maximum(old.counts + new.counts, 1)
+    parts = [float(np.abs(values - places[cells_of(layout, values)]).mean()) for values in (baseline, window)]
+    return sum(parts) / float(baseline.std())
+
+
+@each_case
+def test_wasserstein_differs_by_no_more_than_rows_lie_from_the_places_of_their_cells(case: str) -> None:
+    baseline, window = rows_of(case)
+    layout, old, new = numbers(baseline, window)
+    ours = shown("wasserstein", old, new)
+    theirs = evidently("wasserstein", baseline, window, ColumnType.Numerical)
+    bound = displaced(layout, old, new, baseline, window)
+    assert abs(ours - theirs) <= bound + 1e-12
+    assert bound < (0.15 if case == "heavy tails" else 0.03)
+
+
+def test_chisquare_is_below_evidently_s_by_no_more_than_the_share_of_the_window() -> None:
+    generator = np.random.default_rng(9)
+    for _ in range(10):
+        baseline, window = generator.choice(list("abcde"), 900), generator.choice(list("abcde"), 400)
+        old, new = (counts[:-1] for counts in categories(baseline, window))
+        ours = float(OURS["chisquare"].value(old, new))
+        theirs = float(stats.chi2.isf(evidently("chisquare", baseline, window, ColumnType.Categorical), old.size - 1))
+        assert ours <= theirs * (1 + 1e-9)
+        assert theirs <= ours * float(((old + new) / old).max()) * (1 + 1e-9)
+        assert ours == pytest.approx(stats.chi2_contingency(np.array([old, new]), correction=False).statistic)
+
+
+# --- real rows against the outputs kept of Evidently 0.7.23 -----------------------------------------------------------
+
+
+def kept_outputs(shared_data: Path, file: str) -> dict[tuple[str, str], float]:
+    """Return Evidently's scores by column and stat test."""
+    table = pd.read_csv(shared_data / "reference_outputs" / "evidently" / file)
+    table = table[pd.to_numeric(table["score"], errors="coerce").notna()]
+    names = zip(table["column"].astype(str), table["stattest"].astype(str), strict=True)
+    return dict(zip(names, table["score"].astype(float), strict=True))
+
+
+@pytest.fixture(scope="module")
+def adult(shared_data: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Return the training and the test rows of Adult."""
+    return tuple(pd.read_parquet(shared_data / "adult" / f"adult_{part}.parquet") for part in ("train", "test"))  # type: ignore[return-value]
+
+
+CATEGORIES = ("workclass", "education", "marital_status", "occupation", "relationship", "race", "sex")
+
+
+@pytest.mark.parametrize("column", CATEGORIES)
+def test_adult_s_categories_have_evidently_s_scores(
+    column: str, adult: tuple[pd.DataFrame, pd.DataFrame], shared_data: Path
+) -> None:
+    expected = kept_outputs(shared_data, "adult_train_vs_test.csv")
+    old, new = categories(adult[0][column], adult[1][column])
+    for name, statistic in SHAPES.items():
+        assert float(statistic.value(old, new)) == pytest.approx(expected[column, name], abs=1e-6), name
+
+
+@pytest.mark.parametrize("column", ["age", "fnlwgt", "education_num", "hours_per_week"])
+def test_adult_s_numbers_have_evidently_s_scores_within_the_bounds(
+    column: str, adult: tuple[pd.DataFrame, pd.DataFrame], shared_data: Path
+) -> None:
+    expected = kept_outputs(shared_data, "adult_train_vs_test.csv")
+    baseline, window = (part[column].to_numpy(np.float64) for part in adult)
+    layout, old, new = numbers(baseline, window)
+    bound = displaced(layout, old, new, baseline, window)
+    assert abs(shown("wasserstein", old, new) - expected[column, "wasserstein"]) <= bound + 1e-6
+    most = float(NATURAL.value(*refined(layout, old, baseline, window)))
+    assert shown("jensenshannon", old, new) <= most + 1e-12
+    shares = np.minimum(old.counts / old.count, new.counts / new.count)
+    gap = float((shares[0::2] if layout.tied else shares).max())  # a cell of one value hides no gap
+    assert shown("ks", old, new) == pytest.approx(stats.ks_2samp(baseline, window).statistic, abs=gap + 1e-12)
+    if gap == 0:
+        # Evidently keeps the p-value of SciPy's test, which is the tail of D at this effective size
+        size = round(old.count * new.count / (old.count + new.count))
+        tail = stats.distributions.kstwo.sf(shown("ks", old, new), size)
+        assert tail == pytest.approx(expected[column, "ks"], abs=1e-6)
+
+
+@pytest.mark.parametrize("column", ["temp", "atemp", "hum", "windspeed", "cnt"])
+def test_bike_sharing_in_evidently_s_bins_has_evidently_s_scores(column: str, shared_data: Path) -> None:
+    expected = kept_outputs(shared_data, "bike_2011-01_vs_2011-02wk1.csv")
+    hours = pd.read_parquet(shared_data / "bike_sharing" / "hour.parquet")
+    days = pd.to_datetime(hours["dteday"])
+    baseline = hours.loc[days.between("2011-01-01", "2011-01-28"), column].to_numpy(np.float64)
+    window = hours.loc[days.between("2011-01-29", "2011-02-07"), column].to_numpy(np.float64)
+    layout, old, new = numbers(baseline, window)
+    bound = displaced(layout, old, new, baseline, window)
+    assert bound < 0.01
+    assert abs(shown("wasserstein", old, new) - expected[column, "wasserstein"]) <= bound + 1e-9
+    few = np.unique(baseline).size <= 20
+    counts = sturges(baseline, window)[1:]
+    if not few:
+        assert float(NATURAL.value(*counts)) == pytest.approx(expected[column, "jensenshannon"], abs=1e-6)
+    assert shown("jensenshannon", old, new) <= float(NATURAL.value(*refined(layout, old, baseline, window))) + 1e-12
