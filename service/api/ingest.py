@@ -203,7 +203,7 @@ def ingest(
     with parts.database.reading() as session:
         owner = _owner(session, principal, model)
         versions = select(VersionRow.id, VersionRow.name).where(VersionRow.model_id == owner.id)
-        names = dict(session.execute(versions).tuples().all())
+        names = {row.id: row.name for row in session.execute(versions)}
         statement = select(ArrivalRow).where(ArrivalRow.model_id == owner.id)
         if start is not None:
             statement = statement.where(ArrivalRow.bucket >= bucket_of(start))
@@ -219,9 +219,9 @@ def ingest(
             select(IngestBatchRow.kind, func.sum(IngestBatchRow.rows))
             .where(IngestBatchRow.model_id == owner.id)
             .group_by(IngestBatchRow.kind)
-        ).tuples()
+        ).all()
         return listed([_arrivals(row, names) for row in rows], cursor) | {
-            "buffered": {name: int(number) for name, number in waiting}
+            "buffered": {row[0]: int(row[1]) for row in waiting}
         }
 
 
