@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
 
-from sqlalchemy import select, update
+from sqlalchemy import delete, select, update
 from sqlalchemy.orm import Session
 
 from service.clock import Clock
@@ -249,6 +249,7 @@ class Keyring:
     def _open(self, session: Session, principal: Principal) -> str:
         token = secrets.token_urlsafe(32)
         now = self._clock.now()
+        session.execute(delete(SessionRow).where(SessionRow.expires_at < now - SESSION_AGE))
         session.add(
             SessionRow(
                 digest=digest("session:" + token),

@@ -351,7 +351,7 @@ class Gate:
                 receive = await _form(request, receive)
             if not door.streams:
                 receive = _limited(request, receive)
-            await self._pass(request, door, receive, send)
+            await self._pass(request, door, receive, _unless_known(request, send))
         except Problem as problem:
             await render(request, problem)(scope, receive, send)
 
@@ -398,6 +398,30 @@ class Gate:
         if not 1 <= len(key) <= 255:
             raise BadRequest("Idempotency-Key has 1 to 255 characters")
         await _Once(self.owner.state.assembly, request, key).run(self.app, receive, send)
+
+
+def _unless_known(request: Request, send: Send) -> Send:
+    """Return a send that answers 304 where the caller has the revision already (``If-None-Match``)."""
+    known = request.headers.get("if-none-match")
+    if known is None or request.method != "GET":
+        return send
+    tags = {tag.strip().removeprefix("W/") for tag in known.split(",")}
+    hidden = False
+
+    async def shortened(message: Message) -> None:
+        nonlocal hidden
+        if message["type"] == "http.response.start" and message["status"] == 200:
+            headers = message.get("headers", [])
+            tag = next((value.decode("latin-1") for name, value in headers if name.lower() == b"etag"), None)
+            hidden = tag is not None and tag.removeprefix("W/") in tags
+            if hidden:
+                kept = [pair for pair in headers if not pair[0].lower().startswith(b"content-")]
+                message = {**message, "status": 304, "headers": kept}
+        elif hidden:
+            message = {**message, "body": b""}
+        await send(message)
+
+    return shortened
 
 
 def _check_text(scope: Connection) -> None:

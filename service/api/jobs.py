@@ -1,11 +1,12 @@
 """Long work that a request asked for: run in a few threads, watched by id, and cancelled where it can stop."""
 
+import asyncio
 import re
 import threading
 import traceback
+from asyncio import CancelledError
 from collections.abc import Callable, Mapping
-from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
-from concurrent.futures import TimeoutError as NotYet
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Annotated, Any
 
@@ -148,25 +149,26 @@ def patience(request: Request) -> float:
 
 async def answer(request: Request, job: Job, status: int = 201, location: str | None = None) -> Response:
     """Return what the job made if it is done in time, else 202 and where to look; its problems are raised."""
-
-    def wait() -> dict[str, Any] | None:
-        try:
-            return job.future.result(timeout=patience(request))
-        except NotYet:
-            if job.future.done():
-                raise
-            return None
-        except CancelledError:
-            raise JobCancelled("the job was cancelled") from None
-
-    result = await run_sync(wait)
+    result: dict[str, Any] | None = None
+    try:  # without a thread: many may wait, and other requests need the threads
+        result = await asyncio.wait_for(asyncio.shield(asyncio.wrap_future(job.future)), patience(request))
+    except TimeoutError:
+        if job.future.done():
+            raise
+    except CancelledError:
+        if not job.future.cancelled():
+            raise
+        raise JobCancelled("the job was cancelled") from None
     if result is not None:
         return JSONResponse(result, status, {"Location": location} if location else None)
-    parts: Assembly = request.app.state.assembly
-    with parts.database.reading() as session:
-        row = session.scalar(select(JobRow).where(JobRow.uid == job.uid))
-        document = {"id": job.uid} if row is None else document_of(row)
+    document = await run_sync(lambda: _document(request.app.state.assembly, job.uid))
     return JSONResponse(document, 202, {"Location": f"/v1/jobs/{job.uid}", "Retry-After": "2"})
+
+
+def _document(parts: Assembly, uid: str) -> dict[str, Any]:
+    with parts.database.reading() as session:
+        row = session.scalar(select(JobRow).where(JobRow.uid == uid))
+        return {"id": uid} if row is None else document_of(row)
 
 
 def document_of(row: JobRow) -> dict[str, Any]:

@@ -175,6 +175,8 @@ class Envelope:
                 headers = list(message.get("headers", []))
                 present = {name.lower() for name, _ in headers}
                 headers += [pair for pair in HEADERS if pair[0] not in present]
+                if "/v1/" in scope["path"] and b"cache-control" not in present:
+                    headers.append((b"cache-control", b"private, no-cache"))
                 message = {**message, "headers": [*headers, (b"x-request-id", mark.encode())]}
             await send(message)
 

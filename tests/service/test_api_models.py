@@ -103,6 +103,15 @@ def test_a_change_names_the_revision_it_was_made_from(client: TestClient) -> Non
     assert client.patch(path, json={"task": "regression"}).status_code == 422
 
 
+def test_a_reader_who_has_the_revision_gets_304(client: TestClient) -> None:
+    make(client, "cached")
+    tag = client.get("/v1/models/cached").headers["ETag"]
+    known = client.get("/v1/models/cached", headers={"If-None-Match": f'"0", {tag}'})
+    assert (known.status_code, known.content, known.headers["ETag"]) == (304, b"", tag)
+    client.patch("/v1/models/cached", json={"note": "new"})
+    assert client.get("/v1/models/cached", headers={"If-None-Match": tag}).json()["note"] == "new"
+
+
 def test_deleting_archives_and_restoring_brings_back(client: TestClient) -> None:
     make(client, "gone")
     assert client.delete("/v1/models/gone").status_code == 204
