@@ -144,6 +144,6 @@ def hours(first: int, last: int) -> Span:
     return Span(bucket_start(begin + first), bucket_start(begin + last))
 
 
-def join(folder: Path) -> Shop:
+def join(folder: Path, url: str | None = None) -> Shop:
     """Return the shop that another process made in a folder."""
-    return Shop(folder, made=True)
+    return Shop(folder, url, made=True)

@@ -29,6 +29,7 @@ from service.tables import (
     SegmentRow,
     VersionRow,
 )
+from tests.postgres import Cluster
 from tests.service.records import HOUR, START, Shop, hours, join
 
 ROOT = Path(__file__).parent.parent.parent
@@ -362,9 +363,9 @@ def test_compaction_leaves_rows_labels_and_profiles_as_they_were(tmp_path: Path)
 # --- kills ------------------------------------------------------------------------------------------------------------
 
 
-def write(folder: Path, name: str) -> None:
+def write(folder: Path, url: str | None, name: str) -> None:
     """Post records and labels until killed; what was acknowledged goes into a file of its own."""
-    shop = join(folder / "data")
+    shop = join(folder / "data", url)
     random = np.random.default_rng(abs(hash(name)) % 2**32)
     last: list[str] = []
     with (folder / f"acked-{name}").open("a", buffering=1) as acked:
@@ -384,27 +385,30 @@ def write(folder: Path, name: str) -> None:
                 shop.put("ground_truth", [truth(i, "1") for i in ids[:10]])
 
 
-def keep_sealing(folder: Path, name: str) -> None:
+def keep_sealing(folder: Path, url: str | None, name: str) -> None:
     """Seal what comes until killed."""
-    shop = join(folder / "data")
+    shop = join(folder / "data", url)
     while True:
         with suppress(Unavailable):
             shop.seal()
         time.sleep(0.01)
 
 
-def kill_at_random(folder: Path, kills: int, seed: int) -> None:
+Work = Callable[[Path, str | None, str], None]
+
+
+def kill_at_random(folder: Path, kills: int, seed: int, url: str | None = None) -> None:
     """Run two writers and two sealers, kill one of them at random moments, and compare what was promised and kept."""
-    shop = Shop(folder / "data")
+    shop = Shop(folder / "data", url)
     random = np.random.default_rng(seed)
     shop.put("predictions", [record("first")])
     shop.seal()  # loads what is compiled, so that the processes begin at once
     shop.database.close()
     processes = multiprocessing.get_context("fork")
-    running: list[tuple[Callable[[Path, str], None], multiprocessing.process.BaseProcess]] = []
+    running: list[tuple[Work, multiprocessing.process.BaseProcess]] = []
 
-    def start(work: Callable[[Path, str], None]) -> None:
-        process = processes.Process(target=work, args=(folder, f"{len(running)}-{time.time_ns()}"), daemon=True)
+    def start(work: Work) -> None:
+        process = processes.Process(target=work, args=(folder, url, f"{len(running)}-{time.time_ns()}"), daemon=True)
         process.start()
         running.append((work, process))
 
@@ -447,3 +451,9 @@ def test_nothing_acknowledged_is_lost_or_doubled_by_kills_of_writers_and_sealers
 @pytest.mark.timeout(1200)
 def test_nothing_acknowledged_is_lost_or_doubled_by_two_hundred_kills(tmp_path: Path) -> None:
     kill_at_random(tmp_path, 200, 2)
+
+
+@pytest.mark.postgres
+def test_nothing_acknowledged_is_lost_or_doubled_by_kills_on_postgresql(tmp_path: Path) -> None:
+    with Cluster.started() as cluster:
+        kill_at_random(tmp_path, 10, 3, cluster.new_database("kills"))
