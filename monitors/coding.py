@@ -47,6 +47,28 @@ def _unpack(data: Any, place: int, out: Any) -> int:
 
 
 @compiled
+def _unpack_places(data: Any, place: int, start: int, stop: int, out: Any) -> int:
+    last = np.int64(start)
+    for i in range(out.size):
+        step = np.uint64(0)
+        shift = np.uint64(0)
+        while True:
+            if place >= data.size or shift > np.uint64(28):
+                return -1
+            byte = np.uint64(data[place])
+            place += 1
+            step |= (byte & np.uint64(127)) << shift
+            if byte < np.uint64(128):
+                break
+            shift += np.uint64(7)
+        last += np.int64(step)
+        if last >= stop or (i > 0 and step == np.uint64(0)):
+            return -1
+        out[i] = last
+    return place
+
+
+@compiled
 def _store_sums(cells: Any, counts: Any, sums: Any, mode: Any, low: Any, high: Any, out: Any, raw: Any) -> Any:
     place = 0
     kept = 0
@@ -108,6 +130,33 @@ def unpack(data: NDArray[np.uint8], place: int, size: int) -> tuple[NDArray[np.u
     if size > data.size - place:
         raise ValueError(f"{size} numbers cannot be in {data.size - place} bytes")
     out = np.empty(size, np.uint64)
+    after = _unpack(data, place, out)
+    if after < 0:
+        raise ValueError("the numbers are cut short")
+    return out, int(after)
+
+
+def unpack_places(
+    data: NDArray[np.uint8], place: int, size: int, start: int, stop: int
+) -> tuple[NDArray[np.int32], int]:
+    """Return ``size`` increasing places from start to before stop, packed as steps, and the place in the data after.
+
+    ValueError where the data ends, or a place is outside.
+    """
+    if size > data.size - place:
+        raise ValueError(f"{size} places cannot be in {data.size - place} bytes")
+    out = np.empty(size, np.int32)
+    after = _unpack_places(data, place, start, stop, out)
+    if after < 0:
+        raise ValueError(f"the places are not increasing from {start} to {stop}")
+    return out, int(after)
+
+
+def unpack_counts(data: NDArray[np.uint8], place: int, size: int) -> tuple[NDArray[np.int64], int]:
+    """Return what ``unpack`` returns, as signed numbers."""
+    if size > data.size - place:
+        raise ValueError(f"{size} numbers cannot be in {data.size - place} bytes")
+    out = np.empty(size, np.int64)
     after = _unpack(data, place, out)
     if after < 0:
         raise ValueError("the numbers are cut short")

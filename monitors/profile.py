@@ -12,7 +12,7 @@ import zstandard
 from numpy.typing import NDArray
 
 from monitors.cells import COUNT, M2, MAXIMUM, MEAN, MINIMUM, MISSING, NON_FINITE, WRONG_TYPE, add_entries, add_numbers
-from monitors.coding import pack, restore_sums, store_sums, unpack
+from monitors.coding import pack, restore_sums, store_sums, unpack, unpack_counts, unpack_places
 from monitors.layout import Layout, NumericLayout
 
 FORMAT = 1
@@ -128,6 +128,9 @@ class CategoryProfile:
 ColumnProfile = NumericProfile | CategoryProfile
 
 
+_NOTHING = np.array([[np.inf, -np.inf, 0.0, 0.0]])
+
+
 @dataclass(slots=True)
 class Tally:
     """The numbers of all columns side by side, as the layout's grid has them.
@@ -152,7 +155,7 @@ class Tally:
         size = layout.grid.cells if dense else 0
         return Tally(
             whole=np.zeros((columns, 4), np.int64),
-            broken=np.tile(np.array([np.inf, -np.inf, 0.0, 0.0]), (columns, 1)),
+            broken=np.repeat(_NOTHING, columns, axis=0),
             counts=np.zeros(size, np.int64),
             sums=np.zeros(size),
             cells=None if dense else np.empty(0, np.int32),
@@ -533,9 +536,8 @@ def _decoded(layout: Layout, data: bytes, columns: range) -> _Read:
     if width != len(columns) or size != stop - start or outcome_cells not in (0, layout.outcome_cells):
         raise ValueError("the profile was made with another layout")
     whole, place = unpack(payload, place, 4 * width)
-    gaps, place = unpack(payload, place, filled)
-    counts, place = unpack(payload, place, filled)
-    cells = (start + _increasing(gaps, stop - start)).astype(np.int32)
+    cells, place = unpack_places(payload, place, filled, start, stop)
+    counts, place = unpack_counts(payload, place, filled)
     marks, place = unpack(payload, place, 2 * sketched)
     tally = Tally.empty(layout)
     for column, hashes in marks.reshape(-1, 2).tolist():
@@ -556,7 +558,7 @@ def _decoded(layout: Layout, data: bytes, columns: range) -> _Read:
     tally.whole[columns.start : columns.stop] = whole.astype(np.int64).reshape(4, width).T
     tally.broken[numeric] = doubles(4 * numeric.size).reshape(4, numeric.size).T
     tally.cells = cells
-    tally.counts = counts.astype(np.int64)
+    tally.counts = counts
     open_sums = doubles(raw // 8)
     outcome_sums = doubles(found_cells - found_counts)
     ends = grid.mode, grid.low, grid.high

@@ -1,0 +1,103 @@
+"""A window of 30 days of 50 features from its stored profiles: decoding, merging and every statistic, no resampling.
+
+Once from 30 profiles of days, as a window reads them, and once from 720 of hours. CPU seconds on one core, best of
+several runs, warm; rows are not read, so their number does not matter beyond filling the cells.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import time
+from collections.abc import Callable
+
+import numpy as np
+import pyarrow as pa
+
+from benchmarks.profile_pass import columns_of, rows
+from monitors import discovery
+from monitors.contract import Type
+from monitors.kernel import profile_batches, profile_buckets
+from monitors.layout import Layout, NumericLayout, OutcomeLayout, plan_layout
+from monitors.profile import NumericProfile, Profile, merged
+
+HOURS = 720
+
+
+def cpu(work: Callable[[], object], repeats: int = 5) -> float:
+    """Return the least CPU seconds of several runs."""
+    taken = []
+    for _ in range(repeats):
+        start = time.process_time()
+        work()
+        taken.append(time.process_time() - start)
+    return min(taken)
+
+
+def statistics(layout: Layout, baseline: Profile, window: Profile) -> int:
+    """Compute every statistic on every feature it is for; return how many values that are."""
+    done = 0
+    for name, column in window.columns.items():
+        if not name.startswith("features."):
+            continue
+        bins, before = layout.columns[name], baseline.columns[name]
+        kind, positions = Type.CATEGORICAL, None
+        if (
+            isinstance(column, NumericProfile)
+            and isinstance(before, NumericProfile)
+            and isinstance(bins, NumericLayout)
+        ):
+            kind = Type.NUMERIC
+            positions = before.positions(bins) / (before.standard_deviation or 1.0)
+        left, right = before.counts.astype(np.float64), column.counts.astype(np.float64)
+        for statistic in discovery.statistics().values():
+            if kind in statistic.types:
+                statistic.value(left, right, positions)
+                done += 1
+    return done
+
+
+def main() -> None:
+    """Make the profiles, measure, print the table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rows-per-hour", type=int, default=1000)
+    arguments = parser.parse_args()
+    os.sched_setaffinity(0, {sorted(os.sched_getaffinity(0))[-1]})
+    reference, window = rows(100_000, 1), rows(HOURS * arguments.rows_per_hour, 2, 0.1)
+    place = window.schema.get_field_index("timestamp")
+    stamps = np.arange(window.num_rows) * (3_600_000_000 // arguments.rows_per_hour)
+    window = window.set_column(place, "timestamp", pa.array(stamps.astype(np.int64), pa.timestamp("us", tz="UTC")))
+    outcomes = OutcomeLayout("binary", ("0", "1"), "1", {"sex": ("F", "M")})
+    layout = plan_layout(reference.to_batches(), columns_of(reference), outcomes=outcomes)
+    baseline = profile_batches(reference.to_batches(), layout)
+    print(f"50 features, {window.num_rows:,} rows in {HOURS} hours")
+    print(
+        "| window | profiles | kB each | decode s | merge s | statistics s | values | all s |\n|---|---|---|---|---|---|---|---|"
+    )
+    hours = list(profile_buckets(window.combine_chunks().to_batches(), layout).values())
+    days = [merged(layout, hours[start : start + 24]) for start in range(0, len(hours), 24)]
+    for name, profiles in (("30 days of day profiles", days), ("30 days of hour profiles", hours)):
+        stored = [(profile.encode_inputs(), profile.encode_outcomes()) for profile in profiles]
+        decoded = [Profile.decode(layout, *parts) for parts in stored]
+        total = merged(layout, decoded)
+        values = statistics(layout, baseline, total)
+
+        def decode(stored: list[tuple[bytes, bytes]] = stored) -> object:
+            return [Profile.decode(layout, *parts) for parts in stored]
+
+        def merge(decoded: list[Profile] = decoded) -> object:
+            return merged(layout, decoded).columns
+
+        def measure(total: Profile = total) -> object:
+            return statistics(layout, baseline, total)
+
+        taken = cpu(decode), cpu(merge), cpu(measure)
+        size = sum(len(inputs) + len(outcomes) for inputs, outcomes in stored) / len(stored) / 1000
+        cells = [f"{seconds:.3f}" for seconds in taken]
+        print(
+            f"| {name} | {len(stored)} | {size:.0f} | {' | '.join(cells)} | {values} | {sum(taken):.3f} |", flush=True
+        )
+
+
+if __name__ == "__main__":
+    main()
