@@ -3,7 +3,7 @@
 import gzip
 import subprocess
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import httpx2
@@ -27,7 +27,7 @@ def frame(rows: int = 8, seed: int = 0) -> pa.Table:
     scores = random.random(rows).round(3)
     return pa.table({
         "id": pa.array([f"r{row}" for row in range(rows)]),
-        "at": pa.array([datetime(2026, 1, 1 + row // 24, row % 24) for row in range(rows)], pa.timestamp("us")),  # noqa: DTZ001
+        "at": pa.array([datetime(2026, 1, 1) + timedelta(hours=row) for row in range(rows)], pa.timestamp("us")),  # noqa: DTZ001
         "age": random.integers(18, 90, rows).astype(float),
         "plan": pa.array(random.choice(["basic", "plus"], rows)),
         "said": pa.array((scores > 0.5).astype(int)),
