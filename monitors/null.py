@@ -65,8 +65,8 @@ def bin_ends(
     There are at most 2 n^(2/5) bins of equal pooled shares, n the smaller size, which keeps the power of tests over
     bins (Mann and Wald 1942), and each expects at least 5 rows in the smaller sample. A bin ends with the cell whose
     end is nearest; cells marked ``alone`` hold rows of one sample only and are cut where the share is exact: where
-    every row of the baseline is an edge, giving a run of the window's rows to one bin whole would add to its count what the
-    null knows nothing of (6 to 7 % false alarms at 5 %).
+    every row of the baseline is an edge, giving a run of the window's rows to one bin whole would add to its count
+    what the null knows nothing of (6 to 7 % false alarms at 5 %).
     """
     total, smaller = float(pooled.sum()), max(min(n_baseline, n_window), 1.0)
     running = np.cumsum(pooled)
