@@ -5,7 +5,7 @@
 
 import json
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from hashlib import blake2b
@@ -46,7 +46,7 @@ from service.tables import (
     VersionRow,
 )
 from service.windows import Grid
-from service.words import DAY, HOUR, Span, bucket_of, bucket_start, derived_id, format_time, parse_duration
+from service.words import DAY, HOUR, Span, bucket_of, bucket_start, derived_id, format_time
 
 SCALES = (1, 7, 28)
 ENOUGH_BLOCKS = 20
@@ -604,30 +604,34 @@ def _arrivals(due: Due, span: Span) -> tuple[Any, ...]:
 def arrivals_of(session: Session, due: Due) -> Arrivals:
     """Return how much came in the window, and in the same hours of the four weeks before (or the windows before)."""
     window = due.window
-    counts = session.execute(
+    spans = [span for span in _same_hours_before(window, due.grid) if span.start >= due.data.start]
+    begin = min([window.start - 28 * DAY, *(span.start for span in spans)])
+    rows = session.execute(
         select(
-            func.coalesce(func.sum(ArrivalRow.accepted), 0),
-            func.coalesce(func.sum(ArrivalRow.late), 0),
-            func.coalesce(func.sum(ArrivalRow.duplicates), 0),
-            func.coalesce(func.sum(ArrivalRow.conflicts), 0),
-        ).where(*_arrivals(due, window), ArrivalRow.version_id == due.version.id)
-    ).one()
-    rejected = session.scalar(select(func.coalesce(func.sum(ArrivalRow.rejected), 0)).where(*_arrivals(due, window)))
-    history = []
-    for span in _same_hours_before(window, due.grid):
-        if span.start < due.data.start:
-            break
-        history.append(rows_in(session, due, span))
-    silence, gap = _silence(session, due)
+            ArrivalRow.bucket,
+            ArrivalRow.version_id,
+            ArrivalRow.accepted,
+            ArrivalRow.late,
+            ArrivalRow.duplicates,
+            ArrivalRow.conflicts,
+            ArrivalRow.rejected,
+        )
+        .where(*_arrivals(due, Span(begin, window.end)), ArrivalRow.version_id.in_((0, due.version.id)))
+        .order_by(ArrivalRow.bucket)
+    ).all()
+    own = [row for row in rows if row.version_id == due.version.id]
+    now = [row for row in own if row.bucket in window.hours]
+    counts = {row.bucket: int(row.accepted) for row in own if row.accepted}
+    silence, gap = _silence(session, due, counts)
     return Arrivals(
-        rows=int(counts[0]),
-        history=tuple(history),
+        rows=sum(int(row.accepted) for row in now),
+        history=tuple(sum(counts.get(hour, 0) for hour in span.hours) for span in spans),
         silence_hours=silence,
         usual_gap_hours=gap,
-        rejected=int(rejected or 0),
-        late=int(counts[1]),
-        duplicates=int(counts[2]),
-        conflicts=int(counts[3]),
+        rejected=sum(int(row.rejected) for row in rows if row.bucket in window.hours),
+        late=sum(int(row.late) for row in now),
+        duplicates=sum(int(row.duplicates) for row in now),
+        conflicts=sum(int(row.conflicts) for row in now),
         judged=due.live and due.replay is None,
     )
 
@@ -643,20 +647,13 @@ def _same_hours_before(window: Span, grid: Grid) -> Iterator[Span]:
             yield earlier
 
 
-def _silence(session: Session, due: Due) -> tuple[float | None, float | None]:
-    """Return the hours from the last record to the window's end, and the longest such gap of four weeks before it."""
-    start, end = bucket_of(due.window.start - 28 * DAY), bucket_of(due.window.end - timedelta(microseconds=1))
-    filled = session.scalars(
-        select(ArrivalRow.bucket)
-        .where(
-            ArrivalRow.version_id == due.version.id,
-            ArrivalRow.kind == "predictions",
-            ArrivalRow.accepted > 0,
-            ArrivalRow.bucket.between(start, end),
-        )
-        .order_by(ArrivalRow.bucket)
-    ).all()
-    last = filled[-1] if filled else None
+def _silence(session: Session, due: Due, counts: Mapping[int, int]) -> tuple[float | None, float | None]:
+    """Return the hours from the last record to the window's end, and the longest such gap of four weeks before it.
+
+    ``counts`` holds the rows by bucket of the window and of four weeks before it, in order of time.
+    """
+    start = bucket_of(due.window.start)
+    last = next(reversed(counts), None) if counts else None
     if last is None:
         last = session.scalar(
             select(func.max(ArrivalRow.bucket)).where(
@@ -667,7 +664,7 @@ def _silence(session: Session, due: Due) -> tuple[float | None, float | None]:
             )
         )
     silence = None if last is None else max(0.0, (due.window.end - bucket_start(last + 1)) / HOUR)
-    before = np.array([bucket for bucket in filled if bucket < bucket_of(due.window.start)], dtype=np.int64)
+    before = np.array([bucket for bucket in counts if start - 28 * 24 <= bucket < start], dtype=np.int64)
     return silence, float(np.diff(before).max()) if before.size > 1 else None
 
 
@@ -857,13 +854,3 @@ def _status(
     row.failures = row.failures + run.attempt if run.status == "failed" else 0
     session.flush()
     return row
-
-
-def lateness(settings: Settings) -> timedelta:
-    """Return how long a bucket still waits for records after its end."""
-    return timedelta(seconds=settings.lateness_seconds)
-
-
-def label_delay(monitor: MonitorRow) -> timedelta:
-    """Return how long a monitor that needs labels waits for them."""
-    return parse_duration(str((monitor.labels or {}).get("delay", "0s")))
