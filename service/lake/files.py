@@ -145,12 +145,15 @@ class Lake:
         return self.write(relative, fill)
 
     def open(self, relative: str) -> pq.ParquetFile:
-        """Open a segment; text comes as dictionary codes. A missing or torn file is `SegmentDamaged`."""
+        """Open a segment; text comes as dictionary codes, pages are checked against their checksums when read.
+
+        A missing or torn file is `SegmentDamaged`.
+        """
         path = self.path(relative)
         try:
             schema = pq.read_schema(path, memory_map=True)
             texts = [field.name for field in schema if is_text(field.type) and field.name not in NEVER_DICTIONARIES]
-            return pq.ParquetFile(path, memory_map=True, read_dictionary=texts)
+            return pq.ParquetFile(path, memory_map=True, read_dictionary=texts, page_checksum_verification=True)
         except (OSError, pa.ArrowInvalid) as error:
             raise SegmentDamaged(f"{relative}: {error}") from error
 

@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.ipc as ipc
+import structlog
 from numpy.typing import NDArray
 from sqlalchemy import delete, func, insert, select, update
 from sqlalchemy.dialects import postgresql, sqlite
@@ -23,7 +24,7 @@ from service.database import Database, from_microseconds, microseconds
 from service.ingest.columns import content_hashes
 from service.lake import reader
 from service.lake.columns import MOMENT, as_text, numbers_of, shaped, together
-from service.lake.files import Lake
+from service.lake.files import Lake, SegmentDamaged
 from service.lake.index import ENTRY, FAN, Entries, Index
 from service.lake.lease import Lease, take
 from service.problems import Unavailable
@@ -41,6 +42,8 @@ from service.tables import (
     VersionRow,
 )
 from service.words import new_id
+
+log = structlog.get_logger(__name__)
 
 HOUR_US = 3_600_000_000
 SEGMENT_ROWS = 1_000_000
@@ -380,7 +383,12 @@ class Sealer:
         if not rows.size:
             return {}
         content = {(int(entry["hash"]), int(entry["bucket"])): int(entry["content"]) for entry in known}
-        stored = reader.ids(session, self.lake, model_id, version, known["bucket"], known["hash"])
+        try:
+            stored = reader.ids(session, self.lake, model_id, version, known["bucket"], known["hash"])
+        except SegmentDamaged as damage:  # what comes in must not wait for a repair: equal hashes are equal ids then
+            log.warning("ids are compared by hash alone", reason=damage.detail, model=model_id)
+            by_hash = {value: said for (value, _), said in content.items()}
+            return {row: by_hash[int(hashes[row])] for row in rows.tolist()}
         by_text = {
             text: content.get((value, bucket), 0)
             for text, value, bucket in zip(
@@ -471,7 +479,11 @@ class Sealer:
         newest: dict[tuple[int, str, bool], Told] = {}
         for version in np.unique(known["version"]).tolist():
             mine = known[known["version"] == version]
-            stored = reader.told(session, self.lake, model_id, version, kind, mine["bucket"], mine["hash"])
+            try:
+                stored = reader.told(session, self.lake, model_id, version, kind, mine["bucket"], mine["hash"])
+            except SegmentDamaged as damage:  # kept as if it were the first: a label too many can be sorted out later
+                log.warning("earlier labels cannot be read", reason=damage.detail, model=model_id)
+                continue
             for text, name, moment, came, said in zip(
                 stored["prediction_id"].to_pylist(),
                 as_text_column(stored, "version").to_pylist(),
@@ -532,7 +544,11 @@ class Sealer:
         known = self.index.find(session, made.model.id, fresh["hash"], kind)
         for version in np.unique(known["version"]).tolist():
             mine = known[known["version"] == version]
-            told = reader.told(session, self.lake, made.model.id, version, kind, mine["bucket"], mine["hash"])
+            try:
+                told = reader.told(session, self.lake, made.model.id, version, kind, mine["bucket"], mine["hash"])
+            except SegmentDamaged as damage:
+                log.warning("another version's labels cannot be read", reason=damage.detail, model=made.model.id)
+                continue
             told = told.filter(pc.is_null(as_text_column(told, "version")))
             parts.append(told.drop_columns(["bucket"]))
         if not parts:
@@ -702,7 +718,11 @@ class Sealer:
             for group in self._groups(model_id):
                 if time.monotonic() >= until:
                     break
-                self._merged(group, lease)
+                try:
+                    self._merged(group, lease)
+                except SegmentDamaged as damage:
+                    log.warning("a day is not compacted", reason=damage.detail, model=model_id)
+                    continue
                 lease.renew(self.database)
                 replaced += len(group)
         finally:

@@ -360,6 +360,18 @@ def test_compaction_leaves_rows_labels_and_profiles_as_they_were(tmp_path: Path)
     assert len(list(shop.lake.root.rglob("*.parquet"))) == 15  # the replaced ones are kept for a day
 
 
+def test_a_damaged_segment_does_not_keep_new_records_out(tmp_path: Path) -> None:
+    shop = Shop(tmp_path / "data")
+    shop.put("predictions", [record("p"), record("q")])
+    shop.seal()
+    with shop.database.reading() as session:
+        path = shop.lake.path(session.scalars(select(SegmentRow.path)).one())
+    path.write_bytes(path.read_bytes()[:-30])
+    shop.put("predictions", [record("p"), record("q", prediction="0"), record("new", 1)])
+    shop.seal()
+    assert arrivals(shop) == {"accepted": 3, "duplicates": 1, "conflicts": 1}
+
+
 # --- kills ------------------------------------------------------------------------------------------------------------
 
 
