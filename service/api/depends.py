@@ -33,6 +33,7 @@ from starlette.types import ASGIApp, Message, Receive, Send
 from starlette.types import Scope as Connection
 
 from service.access import COOKIE, Principal, Scope
+from service.api.problems import MEDIA_TYPE as PROBLEM
 from service.api.problems import MethodNotAllowed, render
 from service.assembly import Assembly
 from service.database import from_microseconds, microseconds
@@ -55,6 +56,17 @@ OPEN: Final = frozenset(
 )
 """The one list of what needs no key; ``{}`` stands for any parameter."""
 
+EXAMPLE: Final = {
+    "type": "/docs/problems#unprocessable",
+    "title": "The request makes no sense",
+    "status": 422,
+    "detail": "/alarm_budget/at_most: Input should be greater than 0",
+    "errors": [
+        {"pointer": "/alarm_budget/at_most", "code": "greater_than", "detail": "Input should be greater than 0"}
+    ],
+    "instance": "/v1/models",
+    "request_id": "01a203a8d8de778a8932c50df6a44880",
+}
 CONFIGURATION_BYTES = 2 * 2**20
 FORM_BYTES = 64 * 2**10
 ANSWER_BYTES = 2**20
@@ -284,8 +296,7 @@ class Door:
 
     def open_to(self, method: str) -> bool:
         """Return whether it needs no key."""
-        asked = "GET" if method == "HEAD" else method
-        return f"{asked} {_PARAMETER.sub('{}', self.path)}" in OPEN
+        return f"{method} {_PARAMETER.sub('{}', self.path)}" in OPEN
 
     @property
     def streams(self) -> bool:
@@ -336,6 +347,8 @@ class Gate:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
+        if scope["method"] == "HEAD":  # every route that answers GET answers this too, without a body
+            scope, send = {**scope, "method": "GET"}, _without_body(send)
         request = Request(scope, receive)
         try:
             _check_text(scope)
@@ -398,6 +411,13 @@ class Gate:
         if not 1 <= len(key) <= 255:
             raise BadRequest("Idempotency-Key has 1 to 255 characters")
         await _Once(self.owner.state.assembly, request, key).run(self.app, receive, send)
+
+
+def _without_body(send: Send) -> Send:
+    async def emptied(message: Message) -> None:
+        await send({**message, "body": b""} if message["type"] == "http.response.body" else message)
+
+    return emptied
 
 
 def _unless_known(request: Request, send: Send) -> Send:
@@ -608,7 +628,7 @@ def describe(app: FastAPI) -> Callable[[], dict[str, Any]]:
         schemes = document.setdefault("components", {}).setdefault("securitySchemes", {})
         schemes["key"] = {"type": "http", "scheme": "bearer", "description": "A key: `plk_…`."}
         schemes["keyAsPassword"] = {"type": "http", "scheme": "basic", "description": "On ingest routes."}
-        problem = {"description": "A problem document (RFC 9457).", "content": {"application/problem+json": {}}}
+        problem = {"description": "A problem document (RFC 9457).", "content": {PROBLEM: {"example": EXAMPLE}}}
         for door in doors(app):
             for method in door.methods:
                 operation = document.get("paths", {}).get(door.path, {}).get(method.lower())

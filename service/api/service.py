@@ -3,6 +3,7 @@
 import base64
 import hashlib
 import html
+import json
 import os
 import platform
 from collections.abc import Iterable, Iterator, Mapping
@@ -114,8 +115,9 @@ def openapi(request: Request, principal: Reader) -> dict[str, Any]:  # noqa: ARG
 
 
 STYLE = """
-:root { color-scheme: light dark; --line: #8884; --soft: #8881; }
-body { font: 16px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto; padding: 0 1rem; }
+:root { color-scheme: light dark; --line: #8884; --soft: #8881; --accent: light-dark(#0f5a6e, #6cc7d9); }
+a, summary b { color: var(--accent); }
+body { font: 15px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto; padding: 0 1rem; }
 h1 { font-size: 1.6rem; } h2 { margin-top: 2.5rem; border-bottom: 1px solid var(--line); text-transform: capitalize; }
 details { border-bottom: 1px solid var(--line); padding: .4rem 0; }
 summary { cursor: pointer; display: flex; gap: .8rem; align-items: baseline; }
@@ -146,14 +148,26 @@ def docs(request: Request, principal: Reader) -> HTMLResponse:  # noqa: ARG001 -
     for path, operations in document["paths"].items():
         for method, operation in operations.items():
             group = (operation.get("tags") or ["other"])[0]
-            groups.setdefault(group, []).append(_operation(method, path, operation))
+            groups.setdefault(group, []).append(_operation(method, path, operation, _example(document, operation)))
     body = "".join(f"<h2>{html.escape(group)}</h2>{''.join(parts)}" for group, parts in sorted(groups.items()))
     lead = '<p>The same as a document: <a href="openapi.json">openapi.json</a>. '
     lead += 'Errors: <a href="docs/problems">problems</a>. Send a key: <code>Authorization: Bearer plk_…</code></p>'
     return _page("Plumbline: the interface", lead + body)
 
 
-def _operation(method: str, path: str, operation: Mapping[str, Any]) -> str:
+def _example(document: Mapping[str, Any], operation: Mapping[str, Any]) -> str:
+    """Return the first example of an operation's JSON body, "" where it has none."""
+    media = operation.get("requestBody", {}).get("content", {}).get("application/json", {})
+    schema = media.get("schema", {})
+    for each in (schema, *schema.get("anyOf", ())):
+        name = each.get("$ref", "").rpartition("/")[2]
+        found = document["components"]["schemas"].get(name, {}).get("examples")
+        if found:
+            return json.dumps(found[0], indent=2, ensure_ascii=False)
+    return json.dumps(media["example"], indent=2, ensure_ascii=False) if "example" in media else ""
+
+
+def _operation(method: str, path: str, operation: Mapping[str, Any], example: str) -> str:
     scope = operation.get("x-scope")
     badge = f'<span class="scope">{html.escape(scope)}</span>' if scope else '<span class="scope">open</span>'
     rows = "".join(
@@ -162,10 +176,11 @@ def _operation(method: str, path: str, operation: Mapping[str, Any]) -> str:
         for parameter in operation.get("parameters", [])
     )
     table = f"<table>{rows}</table>" if rows else ""
+    body = f"<pre>{html.escape(example)}</pre>" if example else ""
     return (
         f'<details id="{html.escape(operation.get("operationId", ""))}"><summary><b>{method.upper()}</b>'
         f"<code>{html.escape(path)}</code><span>{html.escape(operation.get('summary', ''))}</span>{badge}</summary>"
-        f"<p>{html.escape(operation.get('description', ''))}</p>{table}</details>"
+        f"<p>{html.escape(operation.get('description', ''))}</p>{table}{body}</details>"
     )
 
 

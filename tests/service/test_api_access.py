@@ -271,3 +271,17 @@ def test_every_answer_forbids_framing_and_sniffing(client: TestClient) -> None:
         headers = client.get(path).headers
         assert headers["X-Content-Type-Options"] == "nosniff"
         assert "frame-ancestors 'none'" in headers["Content-Security-Policy"]
+
+
+def test_each_json_body_has_an_example(client: TestClient) -> None:
+    from service.api.service import _example
+
+    document = client.get("/openapi.json").json()
+    without = [
+        operation["operationId"]
+        for item in document["paths"].values()
+        for operation in item.values()
+        if "application/json" in operation.get("requestBody", {}).get("content", {})
+        and not _example(document, operation)
+    ]
+    assert without == []

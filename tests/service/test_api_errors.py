@@ -204,6 +204,12 @@ def test_health_and_readiness_need_no_key_and_tell_reasons_only_with_one(tmp_pat
         assert "PLUMBLINE_MIN_FREE_BYTES" in client.get("/readyz").json()["reasons"][0]
 
 
+def test_head_is_answered_as_get_without_a_body(client: TestClient) -> None:
+    answer = client.head("/healthz", headers={"Authorization": ""})
+    assert (answer.status_code, answer.content) == (200, b"")
+    assert client.head("/v1/models", headers={"Authorization": ""}).status_code == 401
+
+
 def test_a_ready_service_says_so(client: TestClient) -> None:
     assert client.get("/readyz", headers={"Authorization": ""}).json() == {"status": "ready"}
     assert client.get("/readyz").json() == {"status": "ready", "reasons": []}
