@@ -25,6 +25,7 @@ from monitors.kernel import profile_batches
 from monitors.layout import Layout, OutcomeLayout, plan_layout
 from monitors.profile import Profile
 
+ROW_GROUP = 131_072
 NUMBERS, CARDINALITIES = 40, (5, 8, 12, 20, 40, 80, 150, 300, 600, 1000)
 TEXTS = [f"features.c{i}" for i in range(len(CARDINALITIES))] + [
     "prediction",
@@ -84,7 +85,7 @@ def write(table: pa.Table, path: Path) -> None:
         compression_level=1,
         use_dictionary=TEXTS,
         use_byte_stream_split=floats,
-        row_group_size=131_072,
+        row_group_size=ROW_GROUP,
         write_statistics=False,
     )
 
@@ -104,7 +105,7 @@ def columns_of(table: pa.Table) -> list[Column]:
 def batches(path: Path, names: list[str]) -> Iterator[pa.RecordBatch]:
     """Yield the rows, text as dictionary codes."""
     file = pq.ParquetFile(path, read_dictionary=TEXTS, pre_buffer=False)
-    yield from file.iter_batches(batch_size=65_536, columns=names, use_threads=False)
+    yield from file.iter_batches(batch_size=ROW_GROUP, columns=names, use_threads=False)
 
 
 def cpu(work: Callable[[], object], repeats: int) -> float:

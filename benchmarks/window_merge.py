@@ -71,9 +71,8 @@ def main() -> None:
     layout = plan_layout(reference.to_batches(), columns_of(reference), outcomes=outcomes)
     baseline = profile_batches(reference.to_batches(), layout)
     print(f"50 features, {window.num_rows:,} rows in {HOURS} hours")
-    print(
-        "| window | profiles | kB each | decode s | merge s | statistics s | values | all s |\n|---|---|---|---|---|---|---|---|"
-    )
+    print("| window | profiles | kB each | decode s | merge s | statistics s | values | all s |")
+    print("|---|---|---|---|---|---|---|---|")
     hours = list(profile_buckets(window.combine_chunks().to_batches(), layout).values())
     days = [merged(layout, hours[start : start + 24]) for start in range(0, len(hours), 24)]
     for name, profiles in (("30 days of day profiles", days), ("30 days of hour profiles", hours)):

@@ -1,6 +1,8 @@
 """The kernel: counts as NumPy counts them, whatever the numbers look like and however the rows are cut."""
 
 import itertools
+import subprocess
+import sys
 
 import numpy as np
 import pyarrow as pa
@@ -328,3 +330,16 @@ def test_large_and_small_buckets_in_one_batch_are_profiled_alike() -> None:
     for bucket, profile in buckets.items():
         mask = (stamps >= bucket * HOUR_US) & (stamps < (bucket + 1) * HOUR_US)
         assert_same(profile, profile_batches([rows.filter(pa.array(mask))], LAYOUT))
+
+
+def test_loops_compile_where_no_folder_can_hold_their_cache() -> None:
+    script = """
+import numba.core.caching
+numba.core.caching.CacheImpl._locator_classes = []
+import numpy as np
+from monitors.cells import add_weights
+sums = np.zeros(2)
+add_weights(sums, np.array([1, -1, 1]), np.empty(0))
+assert sums.tolist() == [0.0, 2.0]
+"""
+    subprocess.run([sys.executable, "-c", script], check=True, timeout=120)
