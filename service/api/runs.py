@@ -12,7 +12,7 @@ from service import windows
 from service.api.bodies import Body, Text, Time
 from service.api.depends import Operator, Page, Parts, Reader, audit, listed, model_named, monitor_named, page_of
 from service.api.problems import refused
-from service.problems import Conflict, Fault
+from service.problems import Conflict, Fault, NotFound
 from service.profiles import watermark
 from service.tables import ExclusionRow, ModelRow, MonitorRow, RunRow, VersionRow
 from service.words import HOUR, Span, bucket_of, bucket_start, derived_id, format_time, parse_time
@@ -197,6 +197,18 @@ def excluded(model: str, parts: Parts, principal: Reader, page: Page) -> dict[st
         statement = select(ExclusionRow).where(ExclusionRow.model_id == owner.id)
         rows, cursor = page_of(session, statement, [ExclusionRow.id], page, descending=True)
         return listed([_exclusion(row) for row in rows], cursor)
+
+
+@router.delete("/windows/exclude/{exclusion}", status_code=204, operation_id="windows_include", summary="Put it back")
+def include(model: str, exclusion: int, parts: Parts, principal: Operator) -> None:
+    """Count a span again that was left out."""
+    with parts.database.writing() as session:
+        owner = model_named(session, principal, model)
+        row = session.get(ExclusionRow, exclusion) if 0 < exclusion < 2**62 else None
+        if row is None or row.model_id != owner.id:
+            raise NotFound(f"model {model!r} has no exclusion {exclusion}")
+        session.delete(row)
+        audit(session, parts, principal, "windows.include", f"models/{model}/windows", owner, reason=row.reason)
 
 
 def _exclusion(row: ExclusionRow) -> dict[str, Any]:

@@ -131,6 +131,18 @@ def counted(shop: Watched) -> dict[str, int]:
 
 
 def test_four_schedulers_run_each_window_once(shop: Watched) -> None:
+    several_schedulers(shop)
+
+
+@pytest.mark.postgres
+def test_four_schedulers_run_each_window_once_on_postgresql(tmp_path: Path, postgres_url: str) -> None:
+    shop = Watched(tmp_path, url=postgres_url)
+    several_schedulers(shop)
+    shop.database.close()
+
+
+def several_schedulers(shop: Watched) -> None:
+    """Let four schedulers work side by side on twelve days, and count what came of it."""
     hook(shop)
     shop.stream(0, 24 * 6)
     shop.stream(24 * 6, 24 * 12, shift=1.0)

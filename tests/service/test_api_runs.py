@@ -1,0 +1,187 @@
+"""Alerts, webhooks, replays and asked-for runs as callers meet them."""
+
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from starlette.testclient import TestClient
+
+from service.clock import SetClock
+from tests.receiver import Receiver
+
+START = datetime(2026, 1, 5, tzinfo=UTC)
+
+
+def csv(first: int, last: int, *, shift: float = 0.0) -> bytes:
+    """Return hourly rows of some days as a file: a number that wanders through a fixed cycle, and a category."""
+    lines = ["prediction_id,timestamp,prediction,score,age,job"]
+    for hour in range(24 * first, 24 * last):
+        for part in range(3):
+            number = 3 * hour + part
+            age = 40 + shift + (number * 7919) % 31 - 15
+            score = ((number * 104_729) % 97 + 1) / 99
+            moment = START + timedelta(hours=hour, minutes=20 * part)
+            job = ("clerk", "nurse", "smith")[(number * 31) % 3]
+            lines.append(f"r{number},{moment.isoformat()},{int(score > 0.5)},{score},{age},{job}")
+    return "\n".join(lines).encode()
+
+
+def made(client: TestClient) -> None:
+    """Make a model with a baseline of 30 days and its default monitors."""
+    assert client.post("/v1/models", json={"name": "loans", "task": "binary", "classes": ["0", "1"]}).status_code == 201
+    answer = client.post(
+        "/v1/models/loans/baselines?name=reference", content=csv(-30, 0), headers={"content-type": "text/csv"}
+    )
+    assert answer.status_code in (201, 202), answer.text
+    answer = client.post("/v1/models/loans/monitors/defaults", json={"window": "1d"})
+    assert answer.status_code == 201, answer.text
+
+
+def sent(client: TestClient, first: int, last: int, **how: Any) -> None:
+    """Send the rows of some days."""
+    answer = client.post(
+        "/v1/models/loans/predictions", content=csv(first, last, **how), headers={"content-type": "text/csv"}
+    )
+    assert answer.status_code == 200, answer.text
+    assert answer.json()["accepted"] == (last - first) * 72
+
+
+@pytest.fixture
+def client(make_client: Callable[..., TestClient]) -> TestClient:
+    return make_client(tick_seconds=3600.0)
+
+
+def replayed(client: TestClient, *webhooks: str) -> None:
+    """Replay eight days, of which the last three are shifted, and close the replay."""
+    made(client)
+    span = {"from": START.isoformat(), "to": (START + timedelta(days=8)).isoformat(), "webhooks": list(webhooks)}
+    answer = client.post("/v1/models/loans/replays", json=span)
+    assert answer.status_code == 201, answer.text
+    assert client.post("/v1/models/loans/replays", json=span).status_code == 409
+    sent(client, 0, 5)
+    sent(client, 5, 8, shift=15.0)
+    closed = client.delete(answer.headers["location"])
+    assert closed.status_code == 200, closed.text
+    assert closed.json()["runs"] >= 16
+    assert closed.json()["closed_at"] is not None
+    assert client.delete(answer.headers["location"]).status_code == 409
+    assert client.delete("/v1/models/loans/replays").status_code == 404
+
+
+def test_a_replay_finds_the_shift_and_its_alert_is_acknowledged_muted_and_resolved(
+    client: TestClient, receiver: Receiver
+) -> None:
+    hook = {"name": "hook", "url": receiver.url, "events": ["*"]}
+    secret = client.post("/v1/webhooks", json=hook).json()["secret"]
+    replayed(client, "hook")
+    listed = client.get("/v1/alerts", params={"model": "loans", "state": "open"}).json()["items"]
+    assert len(listed) == 1
+    uid = listed[0]["id"]
+    assert listed[0]["starts_at"] == "2026-01-10T00:00:00Z"
+    assert "inputs of loans" in listed[0]["sentence"]
+    alert = client.get(f"/v1/alerts/{uid}").json()
+    assert alert["replayed"] is True
+    assert alert["evidence"]["results"]
+    assert client.post(f"/v1/alerts/{uid}/acknowledge").json()["state"] == "acknowledged"
+    assert client.post(f"/v1/alerts/{uid}/mute", json={"duration": "2d"}).json()["muted_until"] is not None
+    assert client.post(f"/v1/alerts/{uid}/resolve").json()["resolution"] == "manual"
+    assert client.post(f"/v1/alerts/{uid}/resolve").status_code == 409
+    assert client.get("/v1/alerts/nobody").status_code == 404
+    assert client.get("/v1/alerts?state=sleepy").status_code == 422
+    client.app.state.assembly.sender.send_all_due()  # type: ignore[attr-defined]
+    assert len(receiver.events(secret, "alert.opened")) == 1
+    deliveries = client.get("/v1/deliveries", params={"alert": uid}).json()["items"]
+    assert {found["event"] for found in deliveries} >= {"alert.opened", "alert.resolved"}
+    assert {found["state"] for found in deliveries} == {"delivered"}
+    again = client.post(f"/v1/deliveries/{deliveries[0]['id']}/resend")
+    assert again.json()["state"] == "pending"
+
+
+def test_a_webhook_s_secret_is_shown_once_and_its_test_arrives(client: TestClient, receiver: Receiver) -> None:
+    body = {"name": "hook", "url": receiver.url, "events": ["alert.opened"]}
+    answer = client.post("/v1/webhooks", json=body)
+    assert answer.status_code == 201
+    secret = answer.json()["secret"]
+    assert client.post("/v1/webhooks", json=body).status_code == 409
+    assert "secret" not in client.get("/v1/webhooks/hook").json()
+    assert "secret" not in client.get("/v1/webhooks").json()["items"][0]
+    assert client.post("/v1/webhooks/hook/test").json()["state"] == "delivered"
+    assert [event["type"] for event in receiver.events(secret)] == ["webhook.test"]
+    fresh = client.post("/v1/webhooks/hook/rotate").json()["secret"]
+    assert fresh != secret
+    assert client.post("/v1/webhooks/hook/test").json()["state"] == "delivered"
+    assert len(receiver.events(secret)) == 2  # for a day both secrets sign
+    assert client.get("/v1/webhooks/hook/deliveries").json()["items"][0]["attempts"] == 1
+    changed = client.patch("/v1/webhooks/hook", json={"enabled": False, "events": ["*"]})
+    assert (changed.json()["enabled"], changed.json()["events"]) == (False, ["*"])
+    assert client.post("/v1/webhooks/hook/test").status_code == 409
+    assert client.patch("/v1/webhooks/hook", json={"enabled": True}).json()["enabled"] is True
+    assert client.delete("/v1/webhooks/hook").status_code == 204
+    assert client.get("/v1/webhooks/hook").status_code == 404
+
+
+@pytest.mark.parametrize(
+    ("url", "code"),
+    [
+        ("https://10.0.0.1/x", "address_not_allowed"),
+        ("https://169.254.169.254/x", "address_not_allowed"),
+        ("http://example.com/x", "address_not_allowed"),
+        ("ftp://example.com/x", "address_not_allowed"),
+        ("https://user@example.com/x", "address_not_allowed"),
+        ("nonsense", "address_not_allowed"),
+    ],
+)
+def test_a_webhook_to_an_address_inside_is_refused_with_the_setting_that_allows_it(
+    client: TestClient, url: str, code: str
+) -> None:
+    answer = client.post("/v1/webhooks", json={"name": "hook", "url": url, "events": ["*"]})
+    assert answer.status_code == 422
+    assert answer.json()["errors"][0] == {"pointer": "/url", "code": code, "detail": answer.json()["detail"]}
+    if url.startswith("https://10"):
+        assert "PLUMBLINE_OUTBOUND_ALLOW" in answer.json()["detail"]
+
+
+def test_a_webhook_names_events_and_models_that_there_are(client: TestClient) -> None:
+    body = {"name": "hook", "url": "https://example.com/", "events": ["alert.imagined"], "models": ["nobody"]}
+    answer = client.post("/v1/webhooks", json=body)
+    assert answer.status_code == 422
+    assert {fault["pointer"] for fault in answer.json()["errors"]} == {"/events/0", "/models/0"}
+
+
+def test_a_backfill_is_queued_run_and_opens_no_alert(make_client: Callable[..., TestClient]) -> None:
+    clock = SetClock(START + timedelta(days=10))
+    client = make_client(clock, tick_seconds=3600.0)
+    made(client)
+    sent(client, 0, 2, shift=15.0)
+    scheduler = client.app.state.scheduler  # type: ignore[attr-defined]
+    client.app.state.assembly.sealer.seal(1)  # type: ignore[attr-defined]
+    span = {"from": START.isoformat(), "to": (START + timedelta(days=2)).isoformat(), "each": "1d"}
+    answer = client.post("/v1/models/loans/monitors/data_drift/runs", json=span)
+    assert answer.status_code == 202, answer.text
+    assert answer.json()["windows"] == 2
+    assert client.get(answer.headers["location"]).json()["status"] == "queued"
+    assert scheduler.run_model(1) == 2
+    assert client.get(answer.headers["location"]).json()["status"] == "violations"
+    assert client.get("/v1/alerts").json()["items"] == []
+    for wrong in (
+        {"from": START.isoformat()},
+        {"from": START.isoformat(), "to": (START + timedelta(minutes=90)).isoformat()},
+        {"from": START.isoformat(), "to": (START + timedelta(days=30)).isoformat()},
+        {"from": START.isoformat(), "to": (START + timedelta(days=2)).isoformat(), "each": "1mo"},
+    ):
+        assert client.post("/v1/models/loans/monitors/data_drift/runs", json=wrong).status_code == 422, wrong
+
+
+def test_a_span_is_left_out_and_put_back(client: TestClient) -> None:
+    made(client)
+    span = {"from": "2026-01-06T00:00:00Z", "to": "2026-01-07T00:00:00Z", "reason": "load test"}
+    answer = client.post("/v1/models/loans/windows/exclude", json=span)
+    assert answer.status_code == 201
+    listed = client.get("/v1/models/loans/windows/exclude").json()["items"]
+    assert listed == [answer.json()]
+    assert client.delete(f"/v1/models/loans/windows/exclude/{listed[0]['id']}").status_code == 204
+    assert client.get("/v1/models/loans/windows/exclude").json()["items"] == []
+    assert client.delete("/v1/models/loans/windows/exclude/77").status_code == 404
+    backwards = span | {"to": "2026-01-05T00:00:00Z"}
+    assert client.post("/v1/models/loans/windows/exclude", json=backwards).status_code == 422
