@@ -18,8 +18,8 @@ from service.ingest.hashing import hash_ids, hash_key
 from service.lake.columns import as_type, cast_columns, numbers_of, together
 from service.lake.files import Lake
 from service.lake.index import Index
-from service.tables import IngestBatchRow, ModelRow, PendingTruthRow, SegmentRow, VersionRow
-from service.words import Span, format_time
+from service.tables import ArrivalRow, IngestBatchRow, ModelRow, PendingTruthRow, SegmentRow, VersionRow
+from service.words import Span, bucket_of, bucket_start, format_time
 
 HOUR_US = 3_600_000_000
 DAY_HOURS = 24
@@ -469,7 +469,7 @@ def rows(
         start, after = max(start, int(moment)), np.uint64(int(text, 16))
     pieces = []
     if start < microseconds(span.end):
-        rest = Span(from_microseconds(start), span.end)
+        rest = _enough(session, model.id, version.id, Span(from_microseconds(start), span.end), limit + 1)
         for batch in batches(session, lake, model.id, version.id, rest, labels=labels):
             moments, hashes = numbers_of(batch["timestamp"], np.int64), numbers_of(batch["id_hash"], np.uint64)
             chosen = np.flatnonzero((moments > start) | (hashes > after) | (cursor is None))[: limit + 1]
@@ -490,6 +490,26 @@ def rows(
         return documents, None
     last = page.slice(limit - 1, 1).select(["timestamp", "id_hash"])
     return documents, f"{numbers_of(last['timestamp'], np.int64)[0]}-{int(last['id_hash'][0].as_py()):x}"
+
+
+def _enough(session: Session, model_id: int, version_id: int, span: Span, rows: int) -> Span:
+    """Return the beginning of a span that holds so many rows and the first hour's, by what was counted as it came."""
+    first, counted = bucket_of(span.start), 0
+    for bucket, accepted in session.execute(
+        select(ArrivalRow.bucket, ArrivalRow.accepted)
+        .where(
+            ArrivalRow.model_id == model_id,
+            ArrivalRow.version_id == version_id,
+            ArrivalRow.kind == "predictions",
+            ArrivalRow.bucket.between(first + 1, bucket_of(span.end)),
+        )
+        .order_by(ArrivalRow.bucket)
+        .limit(10 * rows)
+    ):
+        counted += accepted
+        if counted >= rows:
+            return Span(span.start, min(span.end, bucket_start(bucket + 1)))
+    return span
 
 
 def _earliest(pieces: Sequence[pa.Table], limit: int) -> pa.Table:
