@@ -21,6 +21,7 @@ from service.api.depends import (
     moment,
     page_of,
     requires,
+    straight,
     version_or_active,
 )
 from service.assembly import Assembly
@@ -28,9 +29,9 @@ from service.ingest import bodies, formats
 from service.ingest.columns import GROUND_TRUTH, PREDICTIONS, PROTECTED, Built
 from service.ingest.formats import Format, Parsed
 from service.ingest.schemas import ModelSchema
-from service.ingest.writer import Answer, Arrival, payloads
+from service.ingest.writer import Arrival, payloads
 from service.lake import reader
-from service.problems import BadRequest, NotFound, Unprocessable
+from service.problems import BadRequest, Fault, NotFound, Unprocessable
 from service.tables import ArrivalRow, IdRunRow, IngestBatchRow, ModelRow, PendingTruthRow, RejectionRow, VersionRow
 from service.words import HOUR, Span, bucket_of, bucket_start, format_time, parse_time
 
@@ -38,9 +39,6 @@ router = APIRouter(prefix="/v1/models/{model}", tags=["ingest"])
 
 SMALL = 32 * 2**10
 """A body up to this size is read at once and put into columns together with others."""
-PATIENCE = 30.0
-"""Seconds to wait for the writer."""
-
 _RECORD = {
     "prediction_id": "loan-000017",
     "timestamp": "2026-11-22T13:00:00Z",
@@ -85,10 +83,15 @@ def _documented(example: Mapping[str, Any], more: Mapping[str, Any] | None = Non
             "422": {"description": "Nothing was accepted", "content": answer},
             **{status: {"description": text, "content": problem} for status, text in refusals.items()},
         },
+        "parameters": [
+            {
+                "name": "strict",
+                "in": "query",
+                "description": "All or nothing: one refused record refuses the request.",
+                "schema": {"type": "boolean", "default": False},
+            }
+        ],
     }
-
-
-_Strict = Annotated[bool, Query(description="All or nothing: one refused record refuses the request.")]
 
 
 @router.post(
@@ -98,9 +101,10 @@ _Strict = Annotated[bool, Query(description="All or nothing: one refused record 
     openapi_extra=_documented(_RECORD),
     dependencies=[Depends(requires(Scope.INGEST))],
 )
-async def send_predictions(model: str, request: Request, strict: _Strict = False) -> Response:
+@straight
+async def send_predictions(model: str, request: Request) -> Response:
     """Store predictions; the answer comes once they are on disk."""
-    return await _take_in(request, model, PREDICTIONS, strict)
+    return await _take_in(request, model, PREDICTIONS)
 
 
 @router.post(
@@ -110,9 +114,10 @@ async def send_predictions(model: str, request: Request, strict: _Strict = False
     openapi_extra=_documented(_LABEL, {"corrected": 0, "waiting": 0}),
     dependencies=[Depends(requires(Scope.INGEST))],
 )
-async def send_ground_truth(model: str, request: Request, strict: _Strict = False) -> Response:
+@straight
+async def send_ground_truth(model: str, request: Request) -> Response:
     """Store labels by prediction id, before, after or again; null withdraws one."""
-    return await _take_in(request, model, GROUND_TRUTH, strict)
+    return await _take_in(request, model, GROUND_TRUTH)
 
 
 @router.post(
@@ -122,12 +127,13 @@ async def send_ground_truth(model: str, request: Request, strict: _Strict = Fals
     openapi_extra=_documented(_ATTRIBUTES),
     dependencies=[Depends(requires(Scope.INGEST))],
 )
-async def send_protected(model: str, request: Request, strict: _Strict = False) -> Response:
+@straight
+async def send_protected(model: str, request: Request) -> Response:
     """Store protected attributes by prediction id, apart from all features."""
-    return await _take_in(request, model, PROTECTED, strict)
+    return await _take_in(request, model, PROTECTED)
 
 
-async def _take_in(request: Request, model: str, kind: str, strict: bool) -> Response:
+async def _take_in(request: Request, model: str, kind: str) -> Response:
     assembly: Assembly = request.app.state.assembly
     writer, settings = assembly.writer, assembly.settings
     schema = writer.schema(model)
@@ -136,7 +142,7 @@ async def _take_in(request: Request, model: str, kind: str, strict: bool) -> Res
     limit = settings.max_columnar_inflated if form.columnar else settings.max_json_inflated
     body = await bodies.read(request.stream(), request.headers, wire=wire, inflated=limit)
     loop = asyncio.get_running_loop()
-    arrival = Arrival(model=model, kind=kind, size=max(len(body), 256), strict=strict, loop=loop)
+    arrival = Arrival(model=model, kind=kind, size=max(len(body), 256), strict=_strict(request), loop=loop)
     _identify(arrival, request, body)
     if form in (Format.JSON, Format.LINES) and len(body) <= SMALL:
         arrival.parsed = Parsed()
@@ -153,9 +159,19 @@ async def _take_in(request: Request, model: str, kind: str, strict: bool) -> Res
 
         arrival.build = build
         await loop.run_in_executor(None, prepare)
-    answer: Answer = await asyncio.wait_for(writer.submit(arrival), PATIENCE)
+    answer = await writer.submit(arrival)
     headers = {"Idempotency-Replayed": "true"} if answer.replayed else None
     return Response(answer.body, answer.status, headers, "application/json")
+
+
+def _strict(request: Request) -> bool:
+    if not request.scope["query_string"]:
+        return False
+    said = request.query_params.get("strict", "false").lower()
+    if said not in ("true", "false", "1", "0"):
+        detail = "strict is true or false"
+        raise Unprocessable(detail, faults=[Fault("query:strict", "bool_parsing", detail)])
+    return said in ("true", "1")
 
 
 def _identify(arrival: Arrival, request: Request, body: bytes) -> None:
