@@ -127,11 +127,18 @@ def family_of(column: Column) -> str:
 
 
 def measure_columns(comparison: Comparison, columns: Sequence[Column], parameters: DriftParameters) -> list[Result]:
-    """Return the drift of each column at each time scale, unjudged, shortest scale first."""
+    """Return the drift of the columns chosen among these at each time scale, unjudged, shortest scale first."""
     results: list[Result] = []
+    chosen = parameters.chosen(columns)
     for scale in sorted(comparison.scales):
-        for column in columns:
+        for column in chosen:
             results += measure_column(comparison, column, scale, parameters)
+    if isinstance(parameters.features, list):
+        labels = {column.label for column in columns}
+        for name in parameters.features:
+            if name not in labels:
+                subject = Subject(feature=name)
+                results.append(Result(metric="drift", subject=subject, reason=f"there is no column {name} to compare"))
     return results
 
 
@@ -217,7 +224,7 @@ class _Pair:
         base = comparison.baseline.columns.get(column.name)
         now = comparison.scales[scale].columns.get(column.name)
         if isinstance(base, NumericProfile) and isinstance(now, NumericProfile):
-            spread = sqrt(max(base.m2, 0.0) / base.count) if base.count else 0.0
+            spread = sqrt(max(base.m2, 0.0) / base.count) if base.minimum < base.maximum else 0.0
             places = np.clip((base.sums + now.sums) / spread, -1e150, 1e150) if spread > 0 else None
             counts = base.counts.astype(np.float64), now.counts.astype(np.float64)
             return _Pair(*counts, True, places, spread, int(counts[0].sum()), int(counts[1].sum()))

@@ -24,4 +24,4 @@ class DataDrift(Kind):
             for column in comparison.columns
             if column.role is Role.FEATURE and (column.status != "new" or column.name in comparison.baseline.columns)
         ]
-        return measure_columns(comparison, chosen.chosen(features), chosen)
+        return measure_columns(comparison, features, chosen)

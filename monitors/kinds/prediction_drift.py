@@ -20,4 +20,4 @@ class PredictionDrift(Kind):
         """Return the drift of each prediction and score column at each time scale."""
         chosen = DriftParameters.of(parameters)
         answers = [column for column in comparison.columns if column.role in (Role.PREDICTION, Role.SCORE)]
-        return measure_columns(comparison, chosen.chosen(answers), chosen)
+        return measure_columns(comparison, answers, chosen)

@@ -151,6 +151,13 @@ def test_columns_can_be_named_and_left_out() -> None:
     assert [result.subject.feature for result in drift(compared, **{"except": ["job"]})] == ["age"]
 
 
+def test_a_column_that_is_not_there_is_said_to_be_missing() -> None:
+    age, height = drift(comparison([AGE, JOB], rows(1, 900), rows(2, 200)), features=["age", "height"])
+    assert age.p_value is not None
+    assert height.reason == "there is no column height to compare"
+    assert height.verdict is Verdict.NOT_MEASURED
+
+
 def test_top_needs_importances() -> None:
     columns = [AGE, feature("job", Type.CATEGORICAL, constraints={"importance": 0.7})]
     found = drift(comparison(columns, rows(1, 900), rows(2, 200)), features={"top": 1})
