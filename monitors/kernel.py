@@ -28,7 +28,7 @@ from monitors.cells import (
     tally_segments,
 )
 from monitors.columns import Coded, codes_of, frozen, is_text, numbers_of
-from monitors.layout import GROUND_TRUTH, Grid, Layout
+from monitors.layout import GROUND_TRUTH, CategoryLayout, Grid, Layout, NumericLayout, OutcomeLayout
 from monitors.outcomes import outcome_cells
 from monitors.profile import MOST_NEW, OutcomeCells, Profile, Tally, merged, most_frequent, sketch, smallest
 
@@ -79,6 +79,28 @@ def profile_buckets(batches: Iterable[pa.RecordBatch], layout: Layout, hours: in
     for bucket, whole in running.items():
         pieces.setdefault(bucket, []).append(whole.profile())
     return {bucket: parts[0] if len(parts) == 1 else merged(layout, parts) for bucket, parts in sorted(pieces.items())}
+
+
+def compile_loops() -> None:
+    """Compile every loop, or load it from numba's cache: about ten seconds that the first window need not wait for."""
+    names = pa.array(["a", None, "b"]).dictionary_encode()
+    stamps = pa.array([0, 1, HOUR_US], pa.timestamp("us", tz="UTC"))
+    numbers = pa.array([1.5, None, 2.5]), pa.array([0.1, 0.2, 0.3])
+    rows = pa.record_batch(
+        [stamps, *numbers, names, names, names],
+        ["timestamp", "features.x", "score", "features.c", "prediction", GROUND_TRUTH],
+    )
+    edges = np.array([1e-9, 0.15, 2.0, 1e9])  # so far apart that they are found by their leading bits
+    layout = Layout(
+        {
+            "features.x": NumericLayout(edges, tied=True),
+            "score": NumericLayout(edges),
+            **dict.fromkeys(("features.c", "prediction", GROUND_TRUTH), CategoryLayout(("a",))),
+        },
+        OutcomeLayout("binary", ("a", "b")),
+    )
+    profiles = [profile_batches([rows], layout), *profile_buckets([rows], layout).values()]
+    merged(layout, [Profile.decode(layout, part.encode_inputs(), part.encode_outcomes()) for part in profiles])
 
 
 def _runs(flags: NDArray[np.bool_], bounds: NDArray[np.int64]) -> Iterator[tuple[int, int]]:

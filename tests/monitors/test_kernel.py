@@ -332,6 +332,19 @@ def test_large_and_small_buckets_in_one_batch_are_profiled_alike() -> None:
         assert_same(profile, profile_batches([rows.filter(pa.array(mask))], LAYOUT))
 
 
+def test_no_loop_is_left_to_compile_at_the_first_window() -> None:
+    script = """
+import monitors.cells, monitors.coding
+from monitors.kernel import compile_loops
+compile_loops()
+for module in (monitors.cells, monitors.coding):
+    for name, loop in vars(module).items():
+        if hasattr(loop, "signatures") and not name.startswith("_"):
+            assert loop.signatures, name
+"""
+    subprocess.run([sys.executable, "-c", script], check=True, timeout=200)
+
+
 def test_loops_compile_where_no_folder_can_hold_their_cache() -> None:
     script = """
 import numba.core.caching
