@@ -17,7 +17,7 @@ from monitors import discovery
 from service import alerts, baselines, profiles, runs, windows
 from service.assembly import Assembly
 from service.lake.lease import is_gone, lease_now
-from service.problems import Conflict, NotFound, Problem
+from service.problems import Conflict, NotFound, Problem, Unavailable
 from service.runs import Due, Workshop
 from service.tables import AlertRow, ArrivalRow, IngestBatchRow, ModelRow, MonitorRow, ReplayRow, RunRow, VersionRow
 from service.words import HOUR, Span, bucket_of, bucket_start, derived_id
@@ -94,6 +94,7 @@ class Scheduler:
             software=assembly.software,
         )
         self._jobs: BackgroundScheduler | None = None
+        self._stopping = threading.Event()
         self._locks: dict[int, threading.Lock] = {}
         self._guard = threading.Lock()
 
@@ -101,6 +102,7 @@ class Scheduler:
 
     def start(self) -> None:
         """Begin to wake up, for the roles that this process has."""
+        self._stopping.clear()
         settings = self._assembly.settings
         self._jobs = BackgroundScheduler(timezone="UTC", daemon=True)
         every: list[tuple[str, Callable[[], object], float]] = [
@@ -124,6 +126,7 @@ class Scheduler:
 
     def stop(self) -> None:
         """Let what is being done finish, and wake up no more."""
+        self._stopping.set()
         if self._jobs is not None:
             self._jobs.shutdown(wait=True)
             self._jobs = None
@@ -160,6 +163,8 @@ class Scheduler:
             ).all()
         done = 0
         for model_id in models:
+            if self._stopping.is_set():
+                break
             try:
                 done += self.run_model(model_id)
             except Exception:  # one model's trouble is not the others'
@@ -200,10 +205,12 @@ class Scheduler:
         with self._assembly.database.reading() as session:
             unfinished = self._unfinished(session, model_id)
         for due in unfinished[:limit]:
+            if self._stopping.is_set():
+                return done
             done += runs.execute(self._workshop, due) is not None
         with self._assembly.database.reading() as session:
             following = self._next_of_each(session, model_id, mark)
-        while done < limit:
+        while done < limit and not self._stopping.is_set():
             ready = {key: work for key, work in following.items() if work is not None}
             if not ready:
                 break
@@ -279,26 +286,28 @@ class Scheduler:
             monitors = monitors.where(MonitorRow.id == monitor_id)
         if version_id is not None:
             versions = versions.where(VersionRow.id == version_id)
+        watching = session.scalars(monitors).all()
         for version in session.scalars(versions).all():
-            for monitor in session.scalars(monitors).all():
+            known = _known(session, version, replay)
+            for monitor in watching:
                 if isinstance(monitor.versions, list) and version.name not in monitor.versions:
                     continue
-                yield self._watch(session, model, version, monitor, replay, mark)
+                yield self._watch(model, version, monitor, replay, known, mark)
 
     def _watch(
         self,
-        session: Session,
         model: ModelRow,
         version: VersionRow,
         monitor: MonitorRow,
         replay: ReplayRow | None,
+        known: "Known",
         mark: datetime,
     ) -> Watch:
         is_open = replay is not None and replay.closed_at is None
-        data, until = _data(session, version), mark
+        data, until = known.data, mark
         live_from: datetime | None = monitor.created_at
         if replay is not None:
-            live_from = _first_after(session, version, replay.ends_at)
+            live_from = known.after_replay
             if live_from is None and not is_open:
                 until = min(until, replay.ends_at)  # history has ended, and nothing has come since
         if not is_open and live_from is not None:
@@ -360,7 +369,8 @@ class Scheduler:
             replay = session.scalar(
                 select(ReplayRow).where(ReplayRow.model_id == model_id).order_by(ReplayRow.id.desc()).limit(1)
             )
-            watch = self._watch(session, model, version, monitor, replay, mark)
+            known = _known(session, version, replay)
+            watch = self._watch(model, version, monitor, replay, known, mark)
             due = watch.due(Span(run.starts_at, run.ends_at))
             found.append(
                 Due(
@@ -368,7 +378,7 @@ class Scheduler:
                     version=version,
                     monitor=monitor,
                     window=due.window,
-                    data=Span(due.data.start, _data(session, version).end) if run.backfill else due.data,
+                    data=known.data if run.backfill else due.data,
                     replay=replay if run.replayed else None,
                     live=due.live and not run.backfill,
                     backfill=run.backfill,
@@ -469,13 +479,15 @@ class Scheduler:
         until = min(replay.ends_at, self._assembly.clock.now())
         deadline = time.monotonic() + CLOSING_SECONDS
         done = 0
-        while time.monotonic() < deadline:
+        while time.monotonic() < deadline and not self._stopping.is_set():
             ran = self.run_model(replay.model_id, until, limit=10_000)
             done += ran
             if not ran and not self._being_run(replay.model_id, until):
                 break
             if not ran:
                 time.sleep(0.1)  # another process has one of them
+        if self._stopping.is_set():
+            raise Unavailable("the service is ending; close the replay again", headers={"Retry-After": "10"})
         with self._assembly.database.writing() as session:
             row = session.get_one(ReplayRow, replay_id)
             row.closed_at = row.closed_at or self._assembly.clock.now()
@@ -505,6 +517,19 @@ class Scheduler:
             yield
 
 
+@dataclass(frozen=True)
+class Known:
+    """What is known of a version's records: the span they fill, and the first that came after the newest replay."""
+
+    data: Span
+    after_replay: datetime | None
+
+
+def _known(session: Session, version: VersionRow, replay: ReplayRow | None) -> Known:
+    later = None if replay is None else _first_filled(session, version, bucket_of(replay.ends_at) + 1)
+    return Known(_data(session, version), None if later is None else bucket_start(later))
+
+
 def _due(work: Work) -> Due:
     return work.due if isinstance(work, Stretch) else work
 
@@ -522,11 +547,6 @@ def _data(session: Session, version: VersionRow) -> Span:
         return Span(version.created_at, version.created_at)
     gap = float(np.median(-np.diff(np.array(newest)))) if len(newest) > 1 else 1.0
     return Span(bucket_start(bucket_of(start)), bucket_start(newest[0]) + max(1.0, gap) * HOUR)
-
-
-def _first_after(session: Session, version: VersionRow, moment: datetime) -> datetime | None:
-    found = _first_filled(session, version, bucket_of(moment) + 1)
-    return None if found is None else bucket_start(found)
 
 
 def _first_filled(session: Session, version: VersionRow, bucket: int) -> int | None:
