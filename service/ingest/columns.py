@@ -12,6 +12,7 @@ import msgspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from msgspec.structs import astuple
 from numba import njit
 from numpy.typing import NDArray
 
@@ -51,6 +52,9 @@ class Record(msgspec.Struct, gc=False, forbid_unknown_fields=True):
     protected: Any = None
     subject: Any = None
     tags: Any = None
+
+
+_FIELDS = Record.__struct_fields__
 
 
 @dataclass(frozen=True, slots=True)
@@ -572,6 +576,7 @@ class _Records:
     def __init__(self, records: Sequence[Record], plain: bool) -> None:
         self._records = records
         self._plain = plain
+        self._columns = dict(zip(_FIELDS, zip(*map(astuple, records), strict=True), strict=True))
 
     def __len__(self) -> int:
         return len(self._records)
@@ -579,12 +584,12 @@ class _Records:
     def chosen(self, rows: Rows) -> "_Records":
         return _Records([self._records[row] for row in rows.tolist()], self._plain)
 
-    def role(self, name: str) -> list[Any] | None:
-        found = [getattr(record, name) for record in self._records]
+    def role(self, name: str) -> Sequence[Any] | None:
+        found = self._columns.get(name, ())
         absent: Any = msgspec.UNSET if name == "ground_truth" else None
-        return None if all(value is absent for value in found) else found
+        return found if len(found) and found.count(absent) < len(found) else None
 
-    def _objects(self, name: str) -> tuple[list[Any] | None, Rows]:
+    def _objects(self, name: str) -> tuple[Sequence[Any] | None, Rows]:
         found = self.role(name)
         if found is None:
             return None, NOTHING
@@ -807,7 +812,8 @@ def content_hashes(batch: pa.RecordBatch) -> NDArray[np.uint32]:
                 column = _one_chunk(column)
             mark = hash_ids(pa.array([name]), _CONTENT)[0]
             _mix(total, _cell_hashes(column), mark, column.is_valid().to_numpy(zero_copy_only=False))
-    return (total ^ (total >> np.uint64(32))).astype(np.uint32)
+    folded: NDArray[np.uint32] = (total ^ (total >> np.uint64(32))).astype(np.uint32)
+    return folded
 
 
 def _cell_hashes(column: pa.Array) -> NDArray[np.uint64]:

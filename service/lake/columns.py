@@ -1,10 +1,12 @@
 """Columns of the same name brought to one type: what a table of many batches or segments needs before it is one."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from service.lake.files import is_text
 from service.words import text_of
@@ -140,7 +142,7 @@ def cast_columns(batch: pa.RecordBatch, kinds: Mapping[str, pa.DataType]) -> pa.
     return pa.RecordBatch.from_arrays(arrays, schema=pa.schema(fields))
 
 
-def numbers_of(column: pa.ChunkedArray | pa.Array, kind: type) -> "np.ndarray":  # type: ignore[type-arg]
+def numbers_of(column: pa.ChunkedArray | pa.Array, kind: type) -> NDArray[Any]:
     """Return a column without missing values as a numpy array of some integer type; times as microseconds."""
     if pa.types.is_timestamp(column.type):
         column = column.cast(MOMENT).cast(pa.int64())

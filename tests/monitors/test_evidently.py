@@ -78,14 +78,16 @@ def numbers(baseline: Floats, window: Floats) -> tuple[NumericLayout, NumericPro
 def sturges(baseline: Floats, window: Floats) -> tuple[Floats, Floats, Floats]:
     """Return Evidently's bins of a number (Sturges over both samples together) and the counts in them."""
     edges = np.histogram_bin_edges(np.concatenate([baseline, window]), bins="sturges")
-    return edges, np.histogram(baseline, edges)[0] * 1.0, np.histogram(window, edges)[0] * 1.0
+    return edges, np.histogram(baseline, edges)[0].astype(np.float64), np.histogram(window, edges)[0].astype(np.float64)
 
 
 def shown(name: str, old: NumericProfile, new: NumericProfile) -> float:
     """Return the value that a result shows of a number."""
     statistic = NATURAL if name == "jensenshannon" else OURS[name]
     places = (old.sums + new.sums) / np.sqrt(old.m2 / old.count)
-    return shown_value(statistic, old.counts * 1.0, new.counts * 1.0, ordered=True, places=places)
+    return shown_value(
+        statistic, old.counts.astype(np.float64), new.counts.astype(np.float64), ordered=True, places=places
+    )
 
 
 # --- upstream's own unit tests and the figures worked out from them ---------------------------------------------------
@@ -137,11 +139,14 @@ def test_categories_give_evidently_s_digits(name: str) -> None:
 @pytest.mark.parametrize("name", ["psi", "jensenshannon"])
 def test_numbers_of_few_values_give_evidently_s_digits(name: str) -> None:
     generator = np.random.default_rng(4)
-    baseline, window = generator.integers(0, 12, 900) * 1.0, generator.integers(0, 12, 400) * 1.0
-    _, old, new = numbers(baseline, window)
-    assert float(SHAPES[name].value(old.counts[1::2] * 1.0, new.counts[1::2] * 1.0)) == pytest.approx(
-        evidently(name, baseline, window, ColumnType.Numerical), rel=1e-9
+    baseline, window = (
+        generator.integers(0, 12, 900).astype(np.float64),
+        generator.integers(0, 12, 400).astype(np.float64),
     )
+    _, old, new = numbers(baseline, window)
+    assert float(
+        SHAPES[name].value(old.counts[1::2].astype(np.float64), new.counts[1::2].astype(np.float64))
+    ) == pytest.approx(evidently(name, baseline, window, ColumnType.Numerical), rel=1e-9)
 
 
 @pytest.mark.parametrize("name", ["psi", "jensenshannon"])
@@ -164,7 +169,10 @@ def test_ks_of_a_layout_with_every_value_is_scipy_s() -> None:
 
 def test_wasserstein_of_a_layout_with_every_value_is_evidently_s() -> None:
     generator = np.random.default_rng(7)
-    baseline, window = generator.integers(0, 300, 5000) * 1.0, generator.integers(5, 290, 2000) * 1.0
+    baseline, window = (
+        generator.integers(0, 300, 5000).astype(np.float64),
+        generator.integers(5, 290, 2000).astype(np.float64),
+    )
     _, old, new = numbers(baseline, window)
     assert shown("wasserstein", old, new) == pytest.approx(
         evidently("wasserstein", baseline, window, ColumnType.Numerical), rel=1e-9
@@ -176,13 +184,15 @@ def test_wasserstein_of_a_layout_with_every_value_is_evidently_s() -> None:
 
 def refined(layout: NumericLayout, old: NumericProfile, baseline: Floats, window: Floats) -> tuple[Floats, Floats]:
     """Return the counts in the common refinement of the ten shown bins and Evidently's bins."""
-    bins = merged_bins(old.counts * 1.0, float(old.count), float(old.count), ordered=True, most=10)
+    bins = merged_bins(old.counts.astype(np.float64), float(old.count), float(old.count), ordered=True, most=10)
     places = [cells_of(layout, values) for values in (baseline, window)]
     edges, *_ = sturges(baseline, window)
     theirs = [np.clip(np.searchsorted(edges, values, side="right"), 1, edges.size - 1) for values in (baseline, window)]
     pairs = [bins[place] * edges.size + their for place, their in zip(places, theirs, strict=True)]
     number = (int(bins.max()) + 1) * edges.size
-    return np.bincount(pairs[0], minlength=number) * 1.0, np.bincount(pairs[1], minlength=number) * 1.0
+    return np.bincount(pairs[0], minlength=number).astype(np.float64), np.bincount(pairs[1], minlength=number).astype(
+        np.float64
+    )
 
 
 def cells_of(layout: NumericLayout, values: Floats) -> NDArray[np.int64]:
@@ -196,7 +206,7 @@ CASES = {
     "scale": (lambda g: g.normal(size=4000), lambda g: g.normal(0.0, 1.5, size=1500)),
     "heavy tails": (lambda g: g.standard_t(2, size=4000), lambda g: g.standard_t(2, size=1500) * 1.2),
     "skewed": (lambda g: g.lognormal(size=4000), lambda g: g.lognormal(0.2, 1.0, size=1500)),
-    "few values": (lambda g: g.poisson(30, 4000) * 1.0, lambda g: g.poisson(33, 1500) * 1.0),
+    "few values": (lambda g: g.poisson(30, 4000).astype(np.float64), lambda g: g.poisson(33, 1500).astype(np.float64)),
     "unchanged": (lambda g: g.normal(size=4000), lambda g: g.normal(size=1500)),
 }
 each_case = pytest.mark.parametrize("case", CASES)

@@ -41,7 +41,7 @@ def p_value(statistic: BinnedStatistic, baseline: Floats, window: Floats, seed: 
 def test_each_merged_bin_expects_five_rows_in_the_smaller_sample() -> None:
     generator = np.random.default_rng(1)
     for n, m in ((1000, 50), (200, 5000), (40, 40)):
-        pooled = np.bincount(generator.integers(0, 1000, n + m), minlength=1000) * 1.0
+        pooled = np.bincount(generator.integers(0, 1000, n + m), minlength=1000).astype(np.float64)
         for ordered in (True, False):
             bins = merged_bins(pooled, n, m, ordered=ordered)
             expected = gathered(pooled, bins, int(bins.max()) + 1) * min(n, m) / (n + m)
@@ -58,7 +58,10 @@ def test_ordered_bins_are_neighbours_and_rare_categories_go_together() -> None:
 
 def test_bins_depend_on_the_pooled_counts_only() -> None:
     generator = np.random.default_rng(2)
-    baseline, window = generator.integers(0, 9, 300) * 1.0, generator.integers(0, 4, 300) * 1.0
+    baseline, window = (
+        generator.integers(0, 9, 300).astype(np.float64),
+        generator.integers(0, 4, 300).astype(np.float64),
+    )
     draw = next(iter(Permutations(baseline + window, float(window.sum()), generator)))
     n, m = float(baseline.sum()), float(window.sum())
     expected = merged_bins(baseline + window, n, m, ordered=True)
@@ -75,7 +78,7 @@ def test_too_few_rows_for_two_bins_are_one_bin_and_say_nothing() -> None:
 
 def test_sparse_blocks_are_gathered_like_dense_ones() -> None:
     generator = np.random.default_rng(3)
-    dense = generator.poisson(0.3, (7, 40)) * 1.0
+    dense = generator.poisson(0.3, (7, 40)).astype(np.float64)
     bins = np.sort(generator.integers(0, 5, 40))
     assert (gathered(csr_array(dense), bins, 5) == gathered(dense, bins, 5)).all()
     assert (gathered(dense, bins, 5)[3] == gathered(dense[3], bins, 5)).all()
@@ -119,7 +122,7 @@ def test_quiet_categories_alarm_no_more_often_than_they_may() -> None:
     generator = np.random.default_rng(11)
     alarms = 0
     for _ in range(1000):
-        counts = generator.multinomial([400, 150], [0.5, 0.3, 0.15, 0.05]) * 1.0
+        counts = generator.multinomial([400, 150], [0.5, 0.3, 0.15, 0.05]).astype(np.float64)
         null = Null(counts[0], counts[1], generator, ordered=False)
         alarms += null.p_value(JensenShannon()) <= 0.05
     assert alarms <= stats.binom.ppf(0.999, 1000, 0.05)
@@ -137,7 +140,7 @@ def test_a_hundred_million_rows_have_the_chi_square_tail_and_no_draw() -> None:
 
 def test_thinning_keeps_the_size_and_takes_from_what_is_there() -> None:
     generator = np.random.default_rng(4)
-    counts = generator.poisson(20, (50, 6)) * 1.0
+    counts = generator.poisson(20, (50, 6)).astype(np.float64)
     small = thinned(counts, 60, generator)
     assert (small.sum(axis=1) == 60).all()
     assert ((small >= 0) & (small <= counts)).all()
@@ -236,7 +239,7 @@ def test_chance_alone_has_distance_and_no_effect() -> None:
     generator = np.random.default_rng(13)
     effects, values = [], []
     for _ in range(100):
-        counts = generator.multinomial([1000, 200], np.full(20, 0.05)) * 1.0
+        counts = generator.multinomial([1000, 200], np.full(20, 0.05)).astype(np.float64)
         null = Null(counts[0], counts[1], generator, ordered=False)
         effects.append(null.effect(JensenShannon()))
         values.append(null.value(JensenShannon()))

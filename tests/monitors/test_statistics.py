@@ -135,7 +135,10 @@ def test_chisquare_is_the_textbook_value_on_a_hand_worked_table() -> None:
 
 def _pairs() -> list[tuple[Floats, Floats]]:
     generator = np.random.default_rng(5)
-    return [(generator.integers(1, 200, 12) * 1.0, generator.integers(1, 60, 12) * 1.0) for _ in range(20)]
+    return [
+        (generator.integers(1, 200, 12).astype(np.float64), generator.integers(1, 60, 12).astype(np.float64))
+        for _ in range(20)
+    ]
 
 
 def test_chisquare_equals_scipy() -> None:
@@ -154,7 +157,7 @@ def test_ks_equals_scipy_where_every_value_has_a_bin_of_its_own() -> None:
     generator = np.random.default_rng(6)
     for _ in range(20):
         old, new = generator.integers(0, 15, 200), generator.integers(0, 15, 70) + generator.integers(0, 2)
-        counts = [np.bincount(values, minlength=17) * 1.0 for values in (old, new)]
+        counts = [np.bincount(values, minlength=17).astype(np.float64) for values in (old, new)]
         assert KolmogorovSmirnov().value(counts[0], counts[1]) == pytest.approx(stats.ks_2samp(old, new).statistic)
 
 
