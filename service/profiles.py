@@ -171,6 +171,8 @@ class Profiles:
     def _state(self, session: Session, version: VersionRow, number: int, span: Span) -> State:
         hours = span.hours
         first, last = hours[0] // DAY_HOURS * DAY_HOURS, hours[-1] // DAY_HOURS * DAY_HOURS + DAY_HOURS - 1
+        # First of all: whatever is sealed from here on is newer, also where each statement sees a state of its own.
+        newest = _newest_segment(session, version.id)
         rows = session.execute(
             select(
                 ProfileRow.id,
@@ -197,7 +199,7 @@ class Profiles:
             stored={(row.hours, row.bucket): row for row in rows},
             inputs={bucket for bucket, part in marks if part == "inputs"},
             outcomes={bucket for bucket, part in marks if part == "outcomes"},
-            newest=_newest_segment(session, version.id),
+            newest=newest,
         )
 
     @staticmethod

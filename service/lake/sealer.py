@@ -244,8 +244,9 @@ class Sealer:
                     break
                 ids.append(batch.id)
                 rows, size = rows + batch.rows, size + batch.size
-            payloads = session.scalars(
-                select(IngestBatchRow.payload)
+            chosen = set(ids)
+            payloads = session.execute(
+                select(IngestBatchRow.id, IngestBatchRow.payload)
                 .where(
                     IngestBatchRow.model_id == model_id,
                     IngestBatchRow.kind == kind,
@@ -253,7 +254,8 @@ class Sealer:
                 )
                 .order_by(IngestBatchRow.id)
             ).all()
-        tables = [decode(payload) for payload in payloads]
+        # On PostgreSQL a batch with a number in between may have been committed after the numbers were read.
+        tables = [decode(batch.payload) for batch in payloads if batch.id in chosen]
         made = Round(model)
         if kind == "predictions":
             versions = self._versions(model, tables)

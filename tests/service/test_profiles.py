@@ -388,3 +388,46 @@ def test_hours_of_history_are_profiled_together_and_counted_apart(tmp_path: Path
     assert {bucket_start(bucket) - first: rows for bucket, rows in counts.items()} == {
         timedelta(hours=h): 1 for h in (0, 3, 6)
     }
+
+
+def test_disorder_repeats_and_lateness_leave_the_bytes_of_a_day_as_they_are(tmp_path: Path) -> None:
+    random = np.random.default_rng(5)
+    moments = START + np.sort(random.integers(0, 48 * HOUR, 3000))
+    records = [
+        {
+            "prediction_id": f"p{i}",
+            "version": "a",
+            "timestamp": int(at),
+            "received_at": int(at),
+            "features.age": float(random.lognormal()),
+            "features.job": str(random.choice(["clerk", "smith"])),
+            "prediction": str(random.integers(0, 2)),
+            "score": float(random.random()),
+        }
+        for i, at in enumerate(moments)
+    ]
+    orderly = Shop(tmp_path / "orderly")
+    with_layout(orderly)
+    orderly.put("predictions", records)
+    orderly.seal()
+    assert rows_of(orderly, 0, 48) == 3000
+    wild = Shop(tmp_path / "wild")
+    with_layout(wild)
+    places = random.permutation(np.repeat(np.arange(3000), 3))
+    late = set(random.choice(3000, 30, replace=False).tolist())
+    for part in np.array_split(places, 10):
+        wild.put("predictions", [records[i] for i in part if i not in late])
+        wild.seal()
+        first = int(random.integers(0, 40))
+        rows_of(wild, first, first + 8)
+        rows_of(wild, 0, 24)
+    wild.put("predictions", [records[i] for i in sorted(late, reverse=True)])
+    wild.seal()
+    assert rows_of(wild, 0, 48) == 3000
+    days = []
+    for shop in (orderly, wild):
+        with shop.database.reading() as session:
+            rows = session.scalars(select(ProfileRow).where(ProfileRow.hours == 24).order_by(ProfileRow.bucket))
+            days.append([row.inputs for row in rows])
+    assert len(days[0]) == 2
+    assert days[0] == days[1]
