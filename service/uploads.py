@@ -213,7 +213,14 @@ _READERS: Mapping[str, Callable[[Path, int], pa.Table]] = {
 
 
 def sheet_of(table: pa.Table, roles: Roles, meaning: Meaning) -> Sheet:
-    """Bring a file's columns to the lake's names and types; roles that name no column are a 422."""
+    """Bring a file's columns to the lake's names and types; what does not fit is a 422."""
+    try:
+        return _sheet_of(table, roles, meaning)
+    except (pa.ArrowException, OverflowError) as error:
+        raise Unprocessable(f"a column has values that cannot be read in its role: {_first_line(error)}") from error
+
+
+def _sheet_of(table: pa.Table, roles: Roles, meaning: Meaning) -> Sheet:
     names = _Names(table, roles, meaning.classes)
     warnings: list[str] = []
     columns: dict[str, pa.ChunkedArray] = {}
@@ -286,7 +293,10 @@ def _in_order(sheet: Sheet) -> Sheet:
         sheet.protected = None if sheet.protected is None else sheet.protected.filter(timed)
     if sheet.table.num_rows == 0:
         raise Unprocessable("no row has a time")
-    order = pc.sort_indices(sheet.table, sort_keys=[("timestamp", "ascending")])
+    moments_us = sheet.table["timestamp"].cast(pa.int64()).to_numpy()
+    if (moments_us[1:] >= moments_us[:-1]).all():
+        return sheet
+    order = np.argsort(moments_us, kind="stable")
     sheet.table = sheet.table.take(order)
     sheet.protected = None if sheet.protected is None else sheet.protected.take(order)
     return sheet
@@ -312,8 +322,8 @@ class _Names:
         taken |= set(self.scores.values()) | set(self.protected.values())
         self.features: dict[str, str] = {}
         for name in self.there:
-            if name in taken or name.startswith(("tags.", "attributions.")):
-                continue
+            if name in taken or name.startswith(("tags.", "attributions.", "__index_level_")):
+                continue  # the last is what pandas writes of a frame's index
             if name in IGNORED or name in OWN:
                 self.warnings.append(f"column {name!r} has a name of the service's own and is not taken as a feature")
                 continue
@@ -386,6 +396,8 @@ class _Faults:
         if is_text(column.type):
             return self._numbers_of_text(label, column)
         made = _each(column, as_numbers)
+        if not made.null_count and pc.all(pc.is_finite(made)).as_py() is not False:
+            return made
         self.note(label, pc.and_(pc.is_valid(column), pc.is_null(made, nan_is_null=True)), "wrong_type")
         endless = pc.is_inf(made)
         self.note(label, endless, "non_finite")
@@ -434,15 +446,15 @@ class _Faults:
 
 
 def _each(column: pa.ChunkedArray, convert: Callable[[pa.Array], pa.Array]) -> pa.ChunkedArray:
-    """Convert a column chunk by chunk; the chunks agree in type."""
-    flat = column.combine_chunks()
-    if isinstance(flat, pa.ChunkedArray):
-        flat = pa.concat_arrays(flat.chunks) if flat.num_chunks else pa.array([], flat.type)
-    if pa.types.is_decimal(flat.type):
-        flat = flat.cast(pa.float64())
-    if pa.types.is_date(flat.type) and convert is as_numbers:
-        flat = flat.cast(pa.timestamp("us"))
-    return pa.chunked_array([convert(flat)])
+    """Convert a column chunk by chunk; every conversion gives one type, whatever the values."""
+    made = []
+    for chunk in column.chunks or [pa.array([], column.type)]:
+        if pa.types.is_decimal(chunk.type):
+            chunk = chunk.cast(pa.float64())
+        elif pa.types.is_date(chunk.type) and convert is as_numbers:
+            chunk = chunk.cast(pa.timestamp("us"))
+        made.append(convert(chunk))
+    return pa.chunked_array(made)
 
 
 def _spelt(array: pa.Array) -> pa.Array:
@@ -518,10 +530,11 @@ def moments(column: pa.ChunkedArray, name: str, warnings: list[str]) -> pa.Chunk
     elif not pa.types.is_timestamp(kind) and not pa.types.is_date(kind):
         detail = f"column {name!r} has the type {kind}; times are RFC 3339 text or timestamps"
         raise Unprocessable(detail, faults=[Fault("query:timestamp", "bad_time", detail)])
+    exact = getattr(column.type, "unit", "") != "ns"  # nanoseconds are cut off, seconds may lie too far away
     if getattr(column.type, "tz", None) is not None:
-        return column.cast(MOMENT, safe=False)
+        return column.cast(MOMENT, safe=exact)
     warnings.append(f"the times in {name!r} have no offset and are taken as UTC")
-    return column.cast(pa.timestamp("us"), safe=False).cast(MOMENT)
+    return column.cast(pa.timestamp("us"), safe=exact).cast(MOMENT)
 
 
 def inferred(column: pa.ChunkedArray) -> Type | None:
@@ -535,8 +548,8 @@ def inferred(column: pa.ChunkedArray) -> Type | None:
         return Type.DATETIME
     if is_text(kind):
         present = len(column) - column.null_count
-        distinct = pc.count_distinct(column.combine_chunks() if column.num_chunks != 1 else column.chunk(0)).as_py()
         plain = column.cast(kind) if pa.types.is_dictionary(column.type) else column
+        distinct = pc.count_distinct(plain).as_py()
         length = pc.mean(pc.utf8_length(plain)).as_py() or 0.0
         return Type.TEXT if present >= 20 and distinct >= 0.9 * present and length >= TEXT_LENGTH else Type.CATEGORICAL
     if pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind):
@@ -599,7 +612,7 @@ def _derive(
         names = [name for name in columns if name.startswith("scores.")]
         if names:
             values = np.column_stack([np.asarray(columns[name].to_numpy(), dtype=np.float64) for name in names])
-            known = ~np.isnan(values).all(axis=1)
+            known = np.asarray(~np.isnan(values).all(axis=1), dtype=np.bool_)
             best = np.where(known, np.nanargmax(np.where(known[:, None], values, 0.0), axis=1), 0)
             labels = [name.removeprefix("scores.") for name in names]
             made = [labels[i] if there else None for i, there in zip(best, known, strict=True)]

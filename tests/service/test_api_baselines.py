@@ -169,6 +169,21 @@ def test_a_file_that_cannot_be_read_is_refused(
     assert list(spool.glob("*")) == []
 
 
+def test_a_column_that_cannot_play_its_role_is_422(client: TestClient) -> None:
+    make(client, "odd-types")
+    odd = pa.table({"x": [1.0, 2.0], "said": pa.array([[("a", 1)], []], pa.map_(pa.string(), pa.int64()))})
+    assert send(client, "odd-types", "b", odd, prediction="said").status_code == 422
+    far = pa.table({"x": [1.0], "prediction": [1], "timestamp": pa.array([2**60], pa.timestamp("ms", "UTC"))})
+    assert send(client, "odd-types", "b", far, prediction="prediction").status_code == 422
+
+
+def test_what_pandas_writes_of_an_index_is_no_feature(client: TestClient) -> None:
+    make(client, "indexed")
+    table = pa.table({"x": np.arange(9.0), "prediction": [0, 1, 0] * 3, "__index_level_0__": np.arange(9)})
+    assert send(client, "indexed", "b", table, prediction="prediction").status_code == 201
+    assert [feature["name"] for feature in client.get("/v1/models/indexed/features").json()["items"]] == ["x"]
+
+
 def test_a_file_beyond_the_limit_is_413_also_when_it_only_inflates_to_that(tmp_path: Path) -> None:
     with opened(tmp_path / "data", max_upload=100_000) as client:
         make(client, "large")
@@ -187,10 +202,10 @@ def test_bad_values_are_missing_and_counted_by_their_reason(client: TestClient) 
     make(client, "bad-values", schema={"features": [{"name": "age", "type": "numeric"}]})
     ages = ["41", "inf", "abc", None, "nan", "17.5"]
     table = pa.table({"age": ages, "prediction": [1, 0, 1, 0, 1, 0]})
-    assert send(client, "bad-values", "b", table, prediction="prediction").status_code == 201
+    assert send(client, "bad-values", "b-bad", table, prediction="prediction").status_code == 201
     assembly = assembly_of(client)
     with assembly.database.reading() as session:
-        row = session.scalars(select(BaselineRow).where(BaselineRow.name == "b")).one()
+        row = session.scalars(select(BaselineRow).where(BaselineRow.name == "b-bad")).one()
         layout = baselines.layout(session, row.version_id, 1)
         column: Any = baselines.profile(session, assembly.lake, row, layout).columns["features.age"]
     # 41 and 17.5 are numbers; inf is not finite, abc no number, null and nan are just missing
