@@ -8,12 +8,15 @@ from threading import Lock
 from typing import Any
 
 import numpy as np
+import structlog
 from numpy.typing import NDArray
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from service.lake.files import Lake, SegmentDamaged, Written
 from service.tables import IdRunRow
+
+log = structlog.get_logger(__name__)
 
 ENTRY = np.dtype([("hash", "<u8"), ("bucket", "<i4"), ("version", "<i4"), ("content", "<u4")])
 """A prediction: its id's hash, its hour since 1970, its version's id, the hash of what it says."""
@@ -93,10 +96,14 @@ def _prepare(path: Path, count: int) -> None:
 
 
 class Index:
-    """Finds predictions by the hash of their id; its runs are listed in SQL beside the segments."""
+    """Finds predictions by the hash of their id; its runs are listed in SQL beside the segments.
 
-    def __init__(self, lake: Lake) -> None:
+    A ``strict`` index raises `SegmentDamaged` where a run cannot be read; another finds what is in the other runs.
+    """
+
+    def __init__(self, lake: Lake, *, strict: bool = False) -> None:
         self.lake = lake
+        self.strict = strict
         self._open: dict[str, Run] = {}
         self._lock = Lock()
 
@@ -120,8 +127,15 @@ class Index:
             select(IdRunRow.path).where(IdRunRow.model_id == model_id, IdRunRow.kind == kind).order_by(IdRunRow.id)
         ).all()
         sought = np.unique(np.asarray(hashes, np.uint64))
-        found = [self._run(path).find(sought) for path in paths]
-        return np.concatenate(found) if found else np.empty(0, ENTRY)
+        found = [np.empty(0, ENTRY)]
+        for path in paths:
+            try:
+                found.append(self._run(path).find(sought))
+            except SegmentDamaged as damage:
+                if self.strict:
+                    raise
+                log.warning("a run of the id index cannot be read", reason=damage.detail, model=model_id)
+        return np.concatenate(found)
 
     def write(self, path: str, entries: Entries) -> Written:
         """Store entries, sorted, as a run."""

@@ -25,7 +25,7 @@ from service.ingest.columns import content_hashes
 from service.lake import reader
 from service.lake.columns import MOMENT, as_text, numbers_of, shaped, together
 from service.lake.files import Lake, SegmentDamaged
-from service.lake.index import ENTRY, FAN, Entries, Index
+from service.lake.index import ENTRY, FAN, Entries, Index, read_run
 from service.lake.lease import Lease, take
 from service.problems import Unavailable
 from service.settings import Settings
@@ -141,7 +141,7 @@ class Sealer:
         self.lake = lake
         self.clock = clock
         self.settings = settings
-        self.index = Index(lake)
+        self.index = Index(lake, strict=True)
         self._locks: dict[int, Lock] = {}
         self._tidied: dict[int, float] = {}
         self._swept = -TIDY_SECONDS
@@ -194,6 +194,7 @@ class Sealer:
                     return self._busy(model_id, wait)
                 time.sleep(0.05)
             try:
+                self._repair(model_id, lease)
                 return self._seal(model_id, lease)
             finally:
                 lease.release(self.database)
@@ -583,6 +584,66 @@ class Sealer:
             seen.add(key)
         made.arrived += [waited[at].id for at in np.unique(order[row[here[row]]]).tolist() if at < len(waited)]
         self._placed(session, made, Labels(kind, table, row[chosen], version[chosen], bucket[chosen]))
+
+    # --- a damaged index ----------------------------------------------------------------------------------------------
+
+    def _repair(self, model_id: int, lease: Lease) -> None:
+        """Make the id index again from the segments, kind by kind, where one of its runs cannot be read."""
+        with self.database.reading() as session:
+            runs = session.execute(
+                select(IdRunRow.path, IdRunRow.kind, IdRunRow.level).where(IdRunRow.model_id == model_id)
+            ).all()
+        broken: dict[str, int] = {}
+        for run in runs:
+            try:
+                read_run(self.lake.path(run.path))
+            except SegmentDamaged as damage:
+                log.warning("the id index is made again", reason=damage.detail, model=model_id, kind=run.kind)
+                broken[run.kind] = max(other.level for other in runs if other.kind == run.kind)
+        for kind, level in broken.items():
+            self._reindex(model_id, kind, level, lease)
+
+    def _reindex(self, model_id: int, kind: str, level: int, lease: Lease) -> None:
+        with self.database.reading() as session:
+            model = session.get_one(ModelRow, model_id)
+            segments = session.scalars(
+                select(SegmentRow)
+                .where(SegmentRow.model_id == model_id, SegmentRow.kind == kind)
+                .order_by(SegmentRow.id)
+            ).all()
+        parts = [np.empty(0, ENTRY)]
+        for segment in segments:
+            try:
+                table = self.lake.read_table(segment.path, None if kind == "predictions" else ["id_hash", "bucket"])
+            except SegmentDamaged as damage:
+                log.warning("its ids stay unknown", reason=damage.detail, model=model_id)
+                continue
+            entries = np.zeros(table.num_rows, ENTRY)
+            entries["hash"], entries["version"] = numbers_of(table["id_hash"], np.uint64), segment.version_id
+            if kind == "predictions":
+                entries["bucket"] = numbers_of(table["timestamp"], np.int64) // HOUR_US
+                entries["content"] = np.concatenate([content_hashes(batch) for batch in table.to_batches()])
+            else:
+                entries["bucket"] = numbers_of(table["bucket"], np.int64)
+                entries = np.unique(entries)
+            parts.append(entries)
+        path = f"{model.uid}/ids/{new_id()}.run"
+        whole = np.concatenate(parts)
+        written = self.index.write(path, whole)
+        with self.database.writing() as session:
+            lease.check(session)
+            session.execute(delete(IdRunRow).where(IdRunRow.model_id == model_id, IdRunRow.kind == kind))
+            session.add(
+                IdRunRow(
+                    model_id=model_id,
+                    kind=kind,
+                    level=level,
+                    path=path,
+                    rows=int(whole.size),
+                    checksum=written.checksum,
+                    created_at=self.clock.now(),
+                )
+            )
 
     # --- files and the commit -----------------------------------------------------------------------------------------
 

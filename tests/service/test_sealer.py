@@ -372,6 +372,24 @@ def test_a_damaged_segment_does_not_keep_new_records_out(tmp_path: Path) -> None
     assert arrivals(shop) == {"accepted": 3, "duplicates": 1, "conflicts": 1}
 
 
+def test_a_damaged_index_is_made_again_from_the_segments(tmp_path: Path) -> None:
+    shop = Shop(tmp_path / "data")
+    shop.put("predictions", [record("p"), record("q", 1, version="b")])
+    shop.put("ground_truth", [truth("p", "1")])
+    shop.seal()
+    for path in shop.lake.root.rglob("*.run"):
+        path.write_bytes(path.read_bytes()[:-1])
+    assert found(shop, "p") == []  # nobody is refused meanwhile
+    again = Sealer(shop.database, shop.lake, shop.clock, shop.settings)
+    shop.put("predictions", [record("p"), record("p", prediction="0"), record("q", 1, version="b"), record("new", 1)])
+    shop.put("ground_truth", [truth("p", "1"), truth("p", "0", 1)])
+    again.seal(shop.model_id)
+    assert arrivals(shop) == {"accepted": 2, "duplicates": 1, "conflicts": 1}
+    assert arrivals(shop, version="b") == {"accepted": 1, "duplicates": 1}
+    assert arrivals(shop, "ground_truth") == {"accepted": 1, "duplicates": 1, "corrected": 1}
+    assert found(shop, "p")[0]["ground_truth"] == "0"
+
+
 # --- kills ------------------------------------------------------------------------------------------------------------
 
 
