@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import structlog
 import zstandard
-from sqlalchemy import func, select, update
+from sqlalchemy import func, insert, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
@@ -232,8 +232,9 @@ def record(session: Session, workshop: Workshop, due: Due, claim: Claim, measure
         .values(current=False)
     )
     run.current = True
-    session.add_all(_result_row(run, result) for result in deciding)
     session.flush()
+    if deciding:
+        session.execute(insert(ResultRow), [_result_row(run, result) for result in deciding])
     return run
 
 
@@ -773,25 +774,25 @@ def _first_reason(run: RunRow, results: Sequence[Result]) -> str:
     return ""
 
 
-def _result_row(run: RunRow, result: Result) -> ResultRow:
+def _result_row(run: RunRow, result: Result) -> dict[str, Any]:
     subject = result.subject
-    return ResultRow(
-        run_id=run.id,
-        model_id=run.model_id,
-        ends_at=run.ends_at,
-        metric=result.metric,
-        feature=subject.feature,
-        slice=subject.slice,
-        attribute=subject.attribute,
-        group=subject.group,
-        class_=subject.class_,
-        scale=subject.scale,
-        value=result.value,
-        effect=result.effect,
-        p_value=result.p_value,
-        threshold=result.threshold,
-        verdict=(result.verdict or Verdict.NOT_MEASURED).value,
-    )
+    return {
+        "run_id": run.id,
+        "model_id": run.model_id,
+        "ends_at": run.ends_at,
+        "metric": result.metric,
+        "feature": subject.feature,
+        "slice": subject.slice,
+        "attribute": subject.attribute,
+        "group": subject.group,
+        "class_": subject.class_,
+        "scale": subject.scale,
+        "value": result.value,
+        "effect": result.effect,
+        "p_value": result.p_value,
+        "threshold": result.threshold,
+        "verdict": (result.verdict or Verdict.NOT_MEASURED).value,
+    }
 
 
 def _was_judged(session: Session, run: RunRow) -> bool:

@@ -193,7 +193,7 @@ class Scheduler:
         with self._assembly.database.reading() as session:
             waiting = (
                 bool(self._unfinished(session, model_id))
-                or any(work is not None for work in self._next_of_each(session, model_id, mark).values())
+                or any(self._next_of(session, watch) is not None for watch in self._watches(session, model_id, mark))
                 or self._is_new(session, model_id)
             )
         if not waiting:
@@ -209,7 +209,8 @@ class Scheduler:
                 return done
             done += runs.execute(self._workshop, due) is not None
         with self._assembly.database.reading() as session:
-            following = self._next_of_each(session, model_id, mark)
+            watches = {(watch.monitor.id, watch.version.id): watch for watch in self._watches(session, model_id, mark)}
+            following = {key: self._next_of(session, watch) for key, watch in watches.items()}
         while done < limit and not self._stopping.is_set():
             ready = {key: work for key, work in following.items() if work is not None}
             if not ready:
@@ -220,7 +221,7 @@ class Scheduler:
                 continue
             done += 1
             with self._assembly.database.reading() as session:
-                following[key] = self._next(session, model_id, *key, mark)
+                following[key] = self._next_of(session, watches[key])
         return done
 
     def _do(self, work: Work) -> bool:
@@ -256,38 +257,17 @@ class Scheduler:
 
     # --- what is due --------------------------------------------------------------------------------------------------
 
-    def _next_of_each(self, session: Session, model_id: int, mark: datetime) -> dict[tuple[int, int], Work | None]:
-        """Return the next window of each monitor and version of a model."""
-        return {
-            (watch.monitor.id, watch.version.id): self._next_of(session, watch)
-            for watch in self._watches(session, model_id, mark)
-        }
-
-    def _next(self, session: Session, model_id: int, monitor_id: int, version_id: int, mark: datetime) -> Work | None:
-        for watch in self._watches(session, model_id, mark, monitor_id, version_id):
-            return self._next_of(session, watch)
-        return None
-
-    def _watches(
-        self,
-        session: Session,
-        model_id: int,
-        mark: datetime,
-        monitor_id: int | None = None,
-        version_id: int | None = None,
-    ) -> Iterator[Watch]:
+    def _watches(self, session: Session, model_id: int, mark: datetime) -> Iterator[Watch]:
+        """Yield each monitor of a model over each version that has records."""
         model = session.get_one(ModelRow, model_id)
         replay = session.scalar(
             select(ReplayRow).where(ReplayRow.model_id == model_id).order_by(ReplayRow.id.desc()).limit(1)
         )
-        monitors = select(MonitorRow).where(MonitorRow.model_id == model_id, MonitorRow.enabled.is_(True))
+        watching = session.scalars(
+            select(MonitorRow).where(MonitorRow.model_id == model_id, MonitorRow.enabled.is_(True))
+        ).all()
         versions = select(VersionRow).where(VersionRow.model_id == model_id, VersionRow.first_event_at.is_not(None))
-        if monitor_id is not None:
-            monitors = monitors.where(MonitorRow.id == monitor_id)
-        if version_id is not None:
-            versions = versions.where(VersionRow.id == version_id)
-        watching = session.scalars(monitors).all()
-        for version in session.scalars(versions).all():
+        for version in session.scalars(versions).all() if watching else ():
             known = _known(session, version, replay)
             for monitor in watching:
                 if isinstance(monitor.versions, list) and version.name not in monitor.versions:
