@@ -12,6 +12,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet --no-input
 BUNDLE := dashboards/static/vega-bundle.js
 CI_VENV := build/full
+PEERS_VENV := build/peers
 WORKERS ?= auto
 
 .PHONY: help
@@ -75,20 +76,28 @@ $(CI_VENV)/.installed: requirements/full.txt requirements/build.txt pyproject.to
 .PHONY: ci
 ci: full $(BUNDLE) ## The full install in an empty environment, the long suites, one pass of each benchmark
 	@$(CI_VENV)/bin/pytest -n $(WORKERS) --dist loadgroup -m long
-	@$(MAKE) --no-print-directory bench BENCH_PYTHON=$(CI_VENV)/bin/python
+	@$(MAKE) --no-print-directory bench
 
-BENCH_PYTHON ?= $(BIN)/python
+$(PEERS_VENV)/.installed: requirements/peers.txt requirements/build.txt pyproject.toml hatch_build.py
+	@echo 'Installing requirements/peers.txt: what the benchmarks are run beside'
+	@rm -rf $(PEERS_VENV) && $(PYTHON) -m venv $(PEERS_VENV)
+	@$(PEERS_VENV)/bin/python -m pip --disable-pip-version-check --quiet --no-input install --require-hashes -r requirements/peers.txt
+	@$(PEERS_VENV)/bin/python -m pip --disable-pip-version-check --quiet --no-input install --require-hashes -r requirements/build.txt
+	@$(PEERS_VENV)/bin/python -m pip --disable-pip-version-check --quiet --no-input install --no-deps --no-build-isolation --editable .
+	@touch $@
+
 BENCHMARKS := $(patsubst benchmarks/%.py,benchmarks.%,$(filter-out benchmarks/__init__.py benchmarks/_%.py,$(wildcard benchmarks/*.py)))
 
 .PHONY: bench
-bench: ## One pass of each benchmark
-	@for name in $(BENCHMARKS); do echo "== $$name"; $(BENCH_PYTHON) -m $$name; done
+bench: $(PEERS_VENV)/.installed ## One pass of each benchmark, beside its peers
+	@for name in $(BENCHMARKS); do echo "== $$name"; $(PEERS_VENV)/bin/python -m $$name; done
 
 .PHONY: lock
 lock: ## Resolve the requirements again (needs uv)
 	@uv pip compile pyproject.toml --all-extras --group test $(LOCK) --output-file requirements/full.txt
 	@uv pip compile pyproject.toml --group test $(LOCK) --constraint requirements/full.txt --output-file requirements/test.txt
 	@uv pip compile pyproject.toml $(LOCK) --constraint requirements/full.txt --output-file requirements/serve.txt
+	@uv pip compile pyproject.toml --group peers $(LOCK) --output-file requirements/peers.txt
 	@uv pip compile requirements/build.in $(LOCK) --constraint requirements/full.txt --output-file requirements/build.txt
 LOCK := --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --no-header --no-annotate --quiet --upgrade
 
