@@ -1,7 +1,8 @@
 """Charts as data: Vega-Lite specifications, each with a title, a sentence and the numbers it draws.
 
 Colours are written ``var(--name)``: the browser puts in the theme's colour before it draws, so that one specification
-serves light, dark and print.
+serves light, dark and print. Names that users chose stand in data, domains and the description of the whole only: Vega
+makes expressions of everything else, the titles of axes and tooltips included.
 """
 
 from collections.abc import Sequence
@@ -14,8 +15,6 @@ from dashboards.standing import Standing
 
 SCHEMA = "https://vega.github.io/schema/vega-lite/v6.json"
 MARKS = 5_000
-SHORT = 12
-"""Units longer than this stay out of the axis."""
 Cell = str | int | float | datetime | None
 
 
@@ -241,7 +240,7 @@ def overlay(column: str, bins: Sequence[Bin], baseline: str, window: str) -> Cha
     x = {
         "field": "low",
         "type": "quantitative",
-        "title": column,
+        "title": "value",
         "scale": {"zero": False, "nice": False},
         "axis": {"grid": False, "labelOverlap": True},
     }
@@ -292,7 +291,7 @@ def overlay(column: str, bins: Sequence[Bin], baseline: str, window: str) -> Cha
                 "encoding": {
                     "x2": {"field": "high"},
                     "tooltip": [
-                        {"field": "bin", "title": column},
+                        {"field": "bin", "title": "values"},
                         {"field": "baseline", "type": "quantitative", "format": ".3%", "title": "baseline"},
                         {"field": "window", "type": "quantitative", "format": ".3%", "title": "window"},
                     ],
@@ -334,7 +333,7 @@ def categories(column: str, shares: Sequence[CategoryShare], baseline: str, wind
         for one in shares
     ]
     tooltip = [
-        {"field": "category", "title": column},
+        {"field": "category", "title": "category"},
         {"field": "baseline", "type": "quantitative", "format": ".3%"},
         {"field": "window", "type": "quantitative", "format": ".3%"},
         {"field": "change", "title": "change, points"},
@@ -364,6 +363,7 @@ def categories(column: str, shares: Sequence[CategoryShare], baseline: str, wind
                     "x": {
                         "field": "baseline",
                         "type": "quantitative",
+                        "stack": None,
                         "title": "share of rows",
                         "axis": {"format": "%", "tickCount": 5},
                     }
@@ -377,7 +377,7 @@ def categories(column: str, shares: Sequence[CategoryShare], baseline: str, wind
                     "cornerRadiusEnd": 2,
                     "aria": False,
                 },
-                "encoding": {"x": {"field": "window", "type": "quantitative"}},
+                "encoding": {"x": {"field": "window", "type": "quantitative", "stack": None}},
             },
         ],
     }
@@ -427,6 +427,7 @@ def series(
 
     ``below`` says that the number is worse under its limit (a p-value under alpha).
     """
+    title = f"{title} ({unit})" if unit else title
     limited = any(one.limit is not None for one in points)
     side = "under" if below else "over"
     drawn = f"the {limit} dashed, worse is {side} it" if limited else "without a limit of its own"
@@ -451,8 +452,8 @@ def series(
         {"field": name, "type": "nominal", "title": heading}
         for name, heading in (
             ("window", "window"),
-            ("shown", title),
-            ("bound", limit),
+            ("shown", "value"),
+            ("bound", "limit"),
             ("verdict", "verdict"),
             ("rows", "rows"),
         )
@@ -460,7 +461,7 @@ def series(
     y = {
         "field": "value",
         "type": "quantitative",
-        "title": unit if 0 < len(unit) <= SHORT else None,
+        "title": None,
         "scale": scale,
         "axis": {"tickCount": 4, "format": "~g"},
     }
@@ -863,6 +864,7 @@ def strengths(identity: str, title: str, found: Sequence[Strength]) -> Chart:
                     "x": {
                         "field": "times",
                         "type": "quantitative",
+                        "stack": None,
                         "title": "times its limit",
                         "axis": {"tickCount": 6},
                     },

@@ -13,6 +13,17 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from dashboards import formats
 from dashboards.standing import Standing
 
+STRIP = {
+    Standing.VIOLATED: 1.0,
+    Standing.FAILED: 1.0,
+    Standing.PARTIAL: 0.7,
+    Standing.OK: 0.5,
+    Standing.STALE: 0.25,
+    Standing.WAITING: 0.25,
+    Standing.NOT_MEASURED: 0.25,
+}
+"""How high a window is drawn where only its standing is shown."""
+
 
 def unseen(default: Any = "") -> Any:
     """Declare a field that pages need and their twins must not hold: tokens, addresses of files."""
@@ -148,6 +159,23 @@ class Spark:
         heights = tuple(None if value is None else (abs(value) / top if top else 0.0) for value in values)
         return cls(heights=heights, standings=tuple(standings or [Standing.OK] * len(values)), label=label)
 
+    def bars(
+        self, width: float, height: float, widest: float, floors: Mapping[Standing, float]
+    ) -> list[tuple[str, str, str]]:
+        """Return the bars as paths for SVG, one for each standing: its name, the path, the width of its strokes.
+
+        A bar is as high as its number, or as ``floors`` says where that gives its standing a height of its own.
+        """
+        step = width / max(len(self.standings), 1)
+        stroke = min(step * 0.82, widest)
+        paths: dict[Standing, list[str]] = {}
+        for place, (share, standing) in enumerate(zip(self.heights, self.standings, strict=True)):
+            if share is None:
+                continue
+            tall = max(floors.get(standing, share) * (height - 1), 1.5)
+            paths.setdefault(standing, []).append(f"M{(place + 0.5) * step:.1f} {height:g}v-{tall:.1f}")
+        return [(standing.value, "".join(path), f"{stroke:.1f}") for standing, path in paths.items()]
+
 
 @dataclass(frozen=True, kw_only=True)
 class Page:
@@ -209,5 +237,5 @@ def environment() -> Environment:
         "plural",
     ):
         made.filters[name] = getattr(formats, name)
-    made.globals = {"Standing": Standing, "range": range, "zip": zip}
+    made.globals = {"Standing": Standing, "STRIP": STRIP}
     return made

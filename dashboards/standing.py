@@ -17,7 +17,7 @@ class Standing(StrEnum):
     @property
     def rank(self) -> int:
         """Its place from the worst, 0, on."""
-        return list(Standing).index(self)
+        return _RANKS[self]
 
     @property
     def words(self) -> str:
@@ -29,6 +29,8 @@ class Standing(StrEnum):
         """Whether somebody should look."""
         return self in (Standing.VIOLATED, Standing.FAILED, Standing.PARTIAL, Standing.STALE)
 
+
+_RANKS = {standing: rank for rank, standing in enumerate(Standing)}
 
 _WORDS = {
     Standing.VIOLATED: "Violated",

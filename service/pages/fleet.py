@@ -1,6 +1,10 @@
 """The fleet page from the database: models, versions, and how their monitors stand; no run and no result is read."""
 
+from dataclasses import replace
+from typing import Any
+
 from sqlalchemy import select
+from sqlalchemy.orm import Session
 
 from dashboards import formats
 from dashboards.fleet import Coverage, FleetPage, FleetRow, Share, Tally, worst_first
@@ -8,7 +12,8 @@ from dashboards.page import Empty, ModelLink, Spark
 from dashboards.standing import Standing, standing_of
 from service.api.depends import visible
 from service.pages import commands
-from service.pages.visit import Visit, fleet_standings, is_stale, standing_of_status
+from service.pages.standings import ModelStand, fleet_stands
+from service.pages.visit import Visit
 from service.runs import BLIND_AFTER
 from service.tables import AlertRow, ModelRow, ModelStatusRow, VersionRow
 
@@ -19,63 +24,50 @@ def build(visit: Visit) -> FleetPage:
     """Return the fleet as the reader may see it."""
     session = visit.session
     models = list(session.scalars(visible(visit.principal, select(ModelRow).where(ModelRow.archived_at.is_(None)))))
-    standings = fleet_standings(session, models, visit.now)
+    stands = fleet_stands(session, models, visit.now)
     versions = {row.id: row for row in session.scalars(select(VersionRow))}
     newest_last = select(AlertRow.model_id, AlertRow.sentence).where(AlertRow.state == "open").order_by(AlertRow.id)
     sentences = dict(session.execute(newest_last).tuples().all())
-    rows = []
-    for model in models:
-        standing, statuses, opened, monitors = standings[model.id]
-        version = versions.get(model.active_version_id or 0)
-        rows.append(_row(visit, model, version, standing, statuses, opened, monitors, sentences.get(model.id, "")))
-    ordered = worst_first(rows)
+    ordered = worst_first(
+        [
+            _row(model, versions.get(model.active_version_id or 0), stands[model.id], sentences.get(model.id, ""))
+            for model in models
+        ]
+    )
     wanted = visit.view.q.casefold()
-    shown = [
+    found = [
         row
         for row in ordered
         if not wanted or wanted in row.model.casefold() or any(wanted in tag.casefold() for tag in row.tags)
     ]
+    ids = {model.name: model.id for model in models}
     return FleetPage(
         frame=visit.frame(models=[ModelLink(name=row.model, standing=row.standing) for row in ordered]),
         title="Fleet",
         view=visit.view,
         tallies=_tallies(ordered),
-        rows=tuple(shown[:SHOWN]),
-        shown_note=f"The {SHOWN} worst of {len(shown)}; filter to see others." if len(shown) > SHOWN else "",
+        rows=_with_windows(session, found[:SHOWN], [stands[ids[row.model]] for row in found[:SHOWN]]),
+        shown_note=f"The {SHOWN} worst of {len(found)}; filter to see others." if len(found) > SHOWN else "",
         empty=None if models else _empty(visit),
     )
 
 
-def _row(
-    visit: Visit,
-    model: ModelRow,
-    version: VersionRow | None,
-    standing: Standing,
-    statuses: list[ModelStatusRow],
-    opened: int,
-    monitors: int,
-    sentence: str,
-) -> FleetRow:
-    drift = [row for row in statuses if row.kind == "data_drift"]
-    longest = max(statuses, key=lambda row: len(row.recent), default=None)
-    recent = longest.recent if longest is not None else []
-    worst = _worst_windows(statuses)
+def _row(model: ModelRow, version: VersionRow | None, stand: ModelStand, sentence: str) -> FleetRow:
+    """Return a model's row without the small drawings of its last windows."""
+    rows = [each.row for each in stand.stands]
+    drift = [row for row in rows if row.kind == "data_drift"]
     return FleetRow(
         model=model.name,
         task=model.task,
         version=version.name if version is not None else None,
         registered=version is None or version.registered,
-        standing=standing,
-        reason=sentence or _reason(visit, version, statuses, monitors),
-        open_alerts=opened,
+        standing=stand.standing,
+        reason=sentence or _reason(version, stand),
+        open_alerts=stand.open_alerts,
         last_record=version.last_event_at if version is not None else None,
-        rows=int(recent[-1][2]) if recent else None,
-        volume=Spark.of([float(entry[2]) for entry in recent], None, f"records in the last {len(recent)} windows"),
-        windows=Spark(
-            heights=tuple(0.0 for _ in worst),
-            standings=tuple(worst),
-            label=f"{sum(one is Standing.VIOLATED for one in worst)} of the last {len(worst)} windows violated",
-        ),
+        rows=max((row.rows for row in rows), default=None),
+        volume=Spark(),
+        windows=Spark(),
         drift=Share(
             violated=sum(row.violated for row in drift),
             measured=sum(row.violated + row.ok for row in drift),
@@ -84,45 +76,76 @@ def _row(
         if drift
         else None,
         coverage=Coverage(
-            measured=sum(row.ok + row.violated > 0 for row in statuses),
-            total=max(monitors, len(statuses)),
-            blind=sum(row.unmeasured >= BLIND_AFTER for row in statuses),
-            failing=sum(row.failures > 0 for row in statuses),
+            measured=sum(row.ok + row.violated > 0 for row in rows),
+            total=max(stand.monitors, len(rows)),
+            blind=sum(row.unmeasured >= BLIND_AFTER for row in rows),
+            failing=sum(row.failures > 0 for row in rows),
         ),
         tags=tuple(f"{name}: {value}" for name, value in sorted(model.tags.items())),
     )
 
 
-def _worst_windows(statuses: list[ModelStatusRow]) -> list[Standing]:
+def _with_windows(session: Session, rows: list[FleetRow], stands: list[ModelStand]) -> tuple[FleetRow, ...]:
+    """Add the last windows of the rows that are shown."""
+    ids = [each.row.id for stand in stands for each in stand.stands]
+    recent: dict[int, list[Any]] = dict(
+        session.execute(select(ModelStatusRow.id, ModelStatusRow.recent).where(ModelStatusRow.id.in_(ids)))
+        .tuples()
+        .all()
+    )
+    shown = []
+    for row, stand in zip(rows, stands, strict=True):
+        lines = [recent.get(each.row.id, []) for each in stand.stands]
+        longest: list[Any] = max(lines, key=len, default=[])
+        worst = _worst_windows(lines)
+        violated = sum(one is Standing.VIOLATED for one in worst)
+        shown.append(
+            replace(
+                row,
+                volume=Spark.of([float(line[2]) for line in longest], None, f"rows of {len(longest)} windows"),
+                windows=Spark(
+                    heights=tuple(0.0 for _ in worst),
+                    standings=tuple(worst),
+                    label=f"{violated} of the last {len(worst)} windows violated",
+                ),
+            )
+        )
+    return tuple(shown)
+
+
+def _worst_windows(lines: list[list[Any]]) -> list[Standing]:
     """Return how the last windows stood, each as its worst monitor."""
     ends: dict[str, Standing] = {}
-    for row in statuses:
-        for end, status, *_ in row.recent:
+    for line in lines:
+        for end, status, *_ in line:
             standing = standing_of(status)
             known = ends.get(end)
             # A monitor that measured nothing does not hide one that did.
-            if known is None or (standing.rank < known.rank) or known is Standing.NOT_MEASURED:
+            if known is None or standing.rank < known.rank or known is Standing.NOT_MEASURED:
                 ends[end] = standing
     return [ends[end] for end in sorted(ends)][-30:]
 
 
-def _reason(visit: Visit, version: VersionRow | None, statuses: list[ModelStatusRow], monitors: int) -> str:
+def _reason(version: VersionRow | None, stand: ModelStand) -> str:
     if version is None:
         return "No record and no baseline yet."
-    if not monitors:
+    if not stand.monitors:
         return "Nothing is watched: no monitor is switched on."
-    if not statuses:
+    if not stand.stands:
         return "Waiting for the first whole window."
-    first = min(statuses, key=lambda row: standing_of_status(row).rank)
-    standing, kind = standing_of_status(first), first.kind.replace("_", " ")
-    if standing is not Standing.OK:
-        return f"{kind}: {first.reason}" if first.reason else f"{kind}: {standing.words.lower()}"
-    if is_stale(statuses, version.last_event_at, visit.now) and version.last_event_at is not None:
+    first = min(stand.stands, key=lambda each: each.standing.rank)
+    kind = first.row.kind.replace("_", " ")
+    if first.standing is not Standing.OK:
+        return f"{kind}: {first.row.reason or first.standing.words.lower()}"
+    if stand.stale and version.last_event_at is not None:
         return f"No record since {formats.moment(version.last_event_at)} UTC."
-    if len(statuses) < monitors:
-        return f"{monitors - len(statuses)} of {formats.plural(monitors, 'monitor')} have not looked yet."
-    checks = sum(row.ok for row in statuses)
-    return f"Nothing beyond its limit: {formats.plural(checks, 'check')} by {formats.plural(len(statuses), 'monitor')}."
+    missing = stand.monitors - len(stand.stands)
+    if missing > 0:
+        return f"{missing} of {formats.plural(stand.monitors, 'monitor')} have not looked yet."
+    checks = sum(each.row.ok for each in stand.stands)
+    return (
+        f"Nothing beyond its limit: {formats.plural(checks, 'check')} by {formats.plural(stand.monitors, 'monitor')}."
+    )
 
 
 def _tallies(rows: tuple[FleetRow, ...]) -> tuple[Tally, ...]:

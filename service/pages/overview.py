@@ -12,9 +12,10 @@ from dashboards.page import Spark
 from dashboards.standing import Standing, standing_of
 from monitors import discovery
 from service.alerts import badness, label
-from service.pages.visit import ModelVisit, Visit, standing_of_status
+from service.pages.standings import Stand
+from service.pages.visit import ModelVisit, Visit
 from service.runs import decode_results
-from service.tables import AlertRow, ArrivalRow, BaselineRow, ModelStatusRow, MonitorRow, RunRow
+from service.tables import AlertRow, ArrivalRow, BaselineRow, MonitorRow, RunRow
 from service.windows import LENGTHS
 from service.words import DAY, bucket_of, bucket_start
 
@@ -31,11 +32,11 @@ def build(visit: Visit, name: str) -> OverviewPage:
     at = ModelVisit.to(visit, name)
     _preset, start, end = at.range
     empty = at.empty()
-    tiles = tuple(_tile(at, row, monitor) for row, monitor in at.statuses)
+    tiles = tuple(_tile(at, stand, monitor) for stand, monitor in at.statuses)
     waiting = [
         monitor
         for monitor in at.monitors
-        if monitor.enabled and monitor.id not in {row.monitor_id for row, _ in at.statuses}
+        if monitor.enabled and monitor.id not in {stand.row.monitor_id for stand, _ in at.statuses}
     ]
     tiles += tuple(_waiting(monitor) for monitor in waiting) if not empty else ()
     verdict, since = _verdict(at, tiles)
@@ -81,10 +82,10 @@ def _words(kind: str) -> tuple[str, str, str]:
     return found.title, *found.told
 
 
-def _tile(at: ModelVisit, row: ModelStatusRow, monitor: MonitorRow) -> Tile:
+def _tile(at: ModelVisit, stand: Stand, monitor: MonitorRow) -> Tile:
+    row, standing = stand.row, stand.standing
     run = at.session.scalar(select(RunRow).where(RunRow.uid == row.run_uid))
     title, noun, verb = _words(row.kind)
-    standing = standing_of_status(row)
     measured = row.ok + row.violated
     violated = violated_subjects(decode_results(run.document)) if run is not None else []
     if violated:

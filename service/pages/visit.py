@@ -1,6 +1,5 @@
 """A visit to a page: who looks at what, over which stretch of time, and what all pages of a model show."""
 
-import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -15,13 +14,14 @@ from sqlalchemy.orm import Session, defer
 from dashboards import formats
 from dashboards.model import ModelHead
 from dashboards.page import Banner, Empty, Frame, Links, ModelLink, View
-from dashboards.standing import Standing, standing_of
+from dashboards.standing import Standing
 from service import baselines
 from service.access import Principal, Scope
 from service.api.depends import model_named, version_named, visible
 from service.assembly import Assembly
 from service.pages import commands
 from service.pages.assets import assets
+from service.pages.standings import OPEN_STATES, Stand, fleet_stands, is_stale, model_standing, stand_of
 from service.tables import AlertRow, ModelRow, ModelStatusRow, MonitorRow, RunRow, VersionRow
 from service.windows import LENGTHS
 from service.words import DAY, parse_time
@@ -29,7 +29,6 @@ from service.words import DAY, parse_time
 RAIL = 14
 """How many models the rail names."""
 PRESETS = {"7d": 7 * DAY, "30d": 30 * DAY, "90d": 90 * DAY}
-OPEN_STATES = ("open", "acknowledged")
 
 
 @dataclass
@@ -98,9 +97,9 @@ class Visit:
         rows = self.session.scalars(
             visible(self.principal, select(ModelRow).where(ModelRow.archived_at.is_(None)))
         ).all()
-        standings = fleet_standings(self.session, rows, self.now)
+        stands = fleet_stands(self.session, rows, self.now)
         links = sorted(
-            (ModelLink(name=row.name, standing=standings[row.id][0]) for row in rows),
+            (ModelLink(name=row.name, standing=stands[row.id].standing) for row in rows),
             key=lambda link: (link.standing.rank, link.name),
         )
         shown = links[:RAIL]
@@ -148,14 +147,21 @@ class ModelVisit:
         )
 
     @cached_property
-    def statuses(self) -> list[tuple[ModelStatusRow, MonitorRow]]:
+    def statuses(self) -> list[tuple[Stand, MonitorRow]]:
         """How each monitor of the version stands, worst first."""
         by_id = {monitor.id: monitor for monitor in self.monitors}
         if self.version is None:
             return []
         rows = self.session.scalars(select(ModelStatusRow).where(ModelStatusRow.version_id == self.version.id))
-        found = [(row, by_id[row.monitor_id]) for row in rows if row.monitor_id in by_id]
-        return sorted(found, key=lambda pair: (standing_of_status(pair[0]).rank, pair[1].name))
+        watching = [(row, by_id[row.monitor_id]) for row in rows if row.monitor_id in by_id]
+        found = [(stand_of(row, monitor.window), monitor) for row, monitor in watching]
+        return sorted(found, key=lambda pair: (pair[0].standing.rank, pair[1].name))
+
+    @cached_property
+    def stale(self) -> bool:
+        """Whether the newest record is older than it should be."""
+        last = self.version.last_event_at if self.version is not None else None
+        return is_stale([stand for stand, _ in self.statuses], last, self.visit.now)
 
     @cached_property
     def alerts(self) -> list[AlertRow]:
@@ -173,10 +179,9 @@ class ModelVisit:
     def standing(self) -> Standing:
         """How the version stands."""
         enabled = sum(monitor.enabled for monitor in self.monitors)
-        mine = [row for row, _ in self.statuses]
+        mine = [stand for stand, _ in self.statuses]
         alerts = [alert for alert in self.alerts if self.version is not None and alert.version_id == self.version.id]
-        last = self.version.last_event_at if self.version is not None else None
-        return model_standing(mine, len(alerts), enabled, last, self.visit.now)
+        return model_standing(mine, len(alerts), enabled, self.stale)
 
     def head(self) -> ModelHead:
         """Return the head of the page."""
@@ -265,7 +270,7 @@ class ModelVisit:
         found = []
         replay = any(alert.replayed for alert in self.alerts)
         last = self.version.last_event_at if self.version is not None else None
-        if last is not None and is_stale([row for row, _ in self.statuses], last, self.visit.now):
+        if last is not None and self.stale:
             ago = formats.age(last, self.visit.now)
             text = f"The last record is of {formats.moment(last)} UTC, {ago}: this is how it stood then."
             found.append(Banner(text=text + (" Replayed history." if replay else "")))
@@ -342,73 +347,3 @@ def _moment(text: str | None, name: str, *, whole_day: bool = False) -> datetime
     if len(text) == 10:  # a date of the form's fields; the last day is meant to be inside
         return parse_time(f"{text}T00:00:00Z", f"query:{name}") + (DAY if whole_day else timedelta())
     return parse_time(text, f"query:{name}")
-
-
-# --- standings --------------------------------------------------------------------------------------------------------
-
-
-def standing_of_status(row: ModelStatusRow) -> Standing:
-    """Return how a monitor stands: failing counts before what its last window said."""
-    return Standing.FAILED if row.failures else standing_of(row.status)
-
-
-def is_stale(rows: Sequence[ModelStatusRow], last: datetime | None, now: datetime) -> bool:
-    """Return whether the newest record is older than three of the shortest windows, or two days where none ran."""
-    if last is None:
-        return False
-    lengths = [_gap(row) for row in rows]
-    return now - last > max(3 * min(lengths, default=DAY), timedelta(hours=3))
-
-
-def _gap(row: ModelStatusRow) -> timedelta:
-    """Return the time between the ends of the last windows of a monitor."""
-    ends = [parse_time(str(entry[0])) for entry in row.recent[-4:]]
-    gaps = [later - earlier for earlier, later in itertools.pairwise(ends) if later > earlier]
-    return min(gaps, default=DAY)
-
-
-def model_standing(
-    rows: Sequence[ModelStatusRow], open_alerts: int, monitors: int, last: datetime | None, now: datetime
-) -> Standing:
-    """Return how a model stands: as its worst monitor, never green where one is silent, partial or missing."""
-    if not rows:
-        return Standing.VIOLATED if open_alerts else Standing.WAITING if monitors else Standing.NOT_MEASURED
-    standings = [standing_of_status(row) for row in rows]
-    if open_alerts:
-        standings.append(Standing.VIOLATED)
-    if len(rows) < monitors:
-        standings.append(Standing.WAITING)
-    if is_stale(rows, last, now):
-        standings.append(Standing.STALE)
-    return min(standings, key=lambda standing: standing.rank)
-
-
-def fleet_standings(
-    session: Session, models: Sequence[ModelRow], now: datetime
-) -> dict[int, tuple[Standing, list[ModelStatusRow], int, int]]:
-    """Return for each model how it stands, the statuses of its active version, its open alerts and its monitors."""
-    statuses: dict[int, list[ModelStatusRow]] = {}
-    for row in session.scalars(select(ModelStatusRow)):
-        statuses.setdefault(row.version_id, []).append(row)
-    alerts = _counted(
-        session.execute(
-            select(AlertRow.model_id, func.count()).where(AlertRow.state.in_(OPEN_STATES)).group_by(AlertRow.model_id)
-        )
-    )
-    monitors = _counted(
-        session.execute(
-            select(MonitorRow.model_id, func.count()).where(MonitorRow.enabled.is_(True)).group_by(MonitorRow.model_id)
-        )
-    )
-    last = dict(session.execute(select(VersionRow.id, VersionRow.last_event_at)).tuples().all())
-    found = {}
-    for model in models:
-        version_id = model.active_version_id or 0
-        rows = statuses.get(version_id, [])
-        opened, total = alerts.get(model.id, 0), monitors.get(model.id, 0)
-        found[model.id] = (model_standing(rows, opened, total, last.get(version_id), now), rows, opened, total)
-    return found
-
-
-def _counted(rows: Any) -> dict[int, int]:
-    return {int(key): int(count) for key, count in rows}

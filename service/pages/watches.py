@@ -10,8 +10,9 @@ from dashboards.page import Spark
 from dashboards.standing import Standing, standing_of
 from dashboards.watches import MonitorLine, MonitorsPage, RunLine
 from service.pages.drift import policy_words
-from service.pages.visit import ModelVisit, Visit, standing_of_status
-from service.tables import ModelStatusRow, MonitorRow, RunRow
+from service.pages.standings import Stand
+from service.pages.visit import ModelVisit, Visit
+from service.tables import MonitorRow, RunRow
 from service.windows import grid_of
 
 RUNS = 60
@@ -21,7 +22,7 @@ def build(visit: Visit, name: str) -> MonitorsPage:
     """Return what is watched and what the newest runs found."""
     at = ModelVisit.to(visit, name)
     _preset, start, end = at.range
-    statuses = {row.monitor_id: row for row, _ in at.statuses}
+    stands = {stand.row.monitor_id: stand for stand, _ in at.statuses}
     budget = at.model.alarm_budget
     judged = sum(monitor.enabled and "threshold" not in monitor.policy for monitor in at.monitors)
     empty = at.empty()
@@ -35,16 +36,17 @@ def build(visit: Visit, name: str) -> MonitorsPage:
         start=start,
         end=end,
         empty=empty if not at.monitors else None,
-        monitors=tuple(_line(at, monitor, statuses.get(monitor.id)) for monitor in at.monitors),
+        monitors=tuple(_line(at, monitor, stands.get(monitor.id)) for monitor in at.monitors),
         runs=_runs(at),
         budget=f"This model accepts at most {formats.number(float(budget.get('at_most', 1)))} false alarm"
         f" in {budget.get('per', '30d')}, shared by {formats.plural(judged, 'monitor')} that judge by it.",
     )
 
 
-def _line(at: ModelVisit, monitor: MonitorRow, row: ModelStatusRow | None) -> MonitorLine:
+def _line(at: ModelVisit, monitor: MonitorRow, stand: Stand | None) -> MonitorLine:
+    row = stand.row if stand is not None else None
     standings = [standing_of(entry[1]) for entry in row.recent] if row is not None else []
-    standing = standing_of_status(row) if row is not None else Standing.WAITING
+    standing = stand.standing if stand is not None else Standing.WAITING
     configuration = {
         "name": monitor.name,
         "kind": monitor.kind,

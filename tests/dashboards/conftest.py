@@ -24,7 +24,8 @@ class Handler(BaseHTTPRequestHandler):
             self._answer(asset.encodings["identity"], asset.kind, {})
             return
         theme, _, name = path.removeprefix("/").partition("/")
-        page = samples.every_page(theme).get(name)
+        hostile = {"hostile": samples.hostile_drift, "hostile-overlay": samples.hostile_overlay}
+        page = hostile[name](theme) if name in hostile else samples.every_page(theme).get(name)
         if page is None:
             self.send_error(404)
             return

@@ -1,6 +1,7 @@
 """Pages filled by hand, hostile names included: what the tests of the pages and the browser look at."""
 
 import math
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 from dashboards import alerts, arrivals, charts, drift, fleet, overview, quality, sign_in, watches
@@ -9,6 +10,69 @@ from dashboards.page import Banner, Command, Empty, Frame, Links, ModelLink, Pag
 from dashboards.standing import Standing
 
 HOSTILE = "<img src=x onerror=alert(1)>"
+PAYLOADS = (
+    "<script>alert(1)</script>",
+    "</script><script>alert(1)</script>",
+    "<!--<script>alert(1)",
+    "]]><script>alert(1)</script>",
+    "<svg onload=alert(1)>",
+    "<svg><script>alert(1)</script></svg>",
+    '"><img src=x onerror=alert(1)>',
+    "'><img src=x onerror=alert(1)>",
+    '" onmouseover="alert(1)',
+    "' onfocus='alert(1)' autofocus='",
+    "`onload=alert(1)`",
+    "<iframe srcdoc='<script>alert(1)</script>'>",
+    "<a href=javascript:alert(1)>x</a>",
+    "javascript:alert(1)",
+    "data:text/html,<script>alert(1)</script>",
+    "{{7*7}}",
+    "{% raw %}",
+    "${alert(1)}",
+    "#{alert(1)}",
+    "datum.value",
+    "datum['x']",
+    "'+alert(1)+'",
+    "'); alert(1); ('",
+    '\\"; alert(1); //',
+    "\\' + alert(1) + \\'",
+    "a.b",
+    "a[0]",
+    "a\\.b",
+    "__proto__",
+    "constructor",
+    "toString",
+    "&lt;script&gt;alert(1)&lt;/script&gt;",
+    "&#60;script&#62;",
+    "%3Cscript%3Ealert(1)%3C/script%3E",
+    "<style>*{display:none}</style>",
+    "<link rel=stylesheet href=//evil.test>",
+    "<base href=//evil.test/>",
+    "<meta http-equiv=refresh content='0;url=//evil.test'>",
+    "<form action=//evil.test><button>x",
+    "<math><mtext></mtext><img src=x onerror=alert(1)></math>",
+    "<details open ontoggle=alert(1)>",
+    "<video><source onerror=alert(1)>",
+    "<body onload=alert(1)>",
+    "<object data=javascript:alert(1)>",
+    "<embed src=javascript:alert(1)>",
+    "<input autofocus onfocus=alert(1)>",
+    "<template><script>alert(1)</script></template>",
+    "<noscript><p title='</noscript><img src=x onerror=alert(1)>'>",
+    "\u202e<script>alert(1)</script>",
+    "\u2028alert(1)",
+    "\u2029alert(1)",
+    "\ufeff<script>alert(1)</script>",
+    "\uff1cscript\uff1ealert(1)",
+    "line\nbreak",
+    "tab\there",
+    "=1+1",
+    "@SUM(1)",
+    "https://evil.test/x.png",
+    "//evil.test/x.js",
+    "<x" + "y" * 300 + ">",
+)
+"""Names that would do something if a page took them for more than text."""
 NOW = datetime(2026, 11, 22, 14, 5, tzinfo=UTC)
 DAY = timedelta(days=1)
 START = datetime(2026, 10, 24, tzinfo=UTC)
@@ -52,6 +116,52 @@ def strength_of(column: int, day: int) -> float:
     base = 0.25 + 0.2 * math.sin(column * 2.3 + day * 0.9) ** 2
     moved = max(0.0, day - 17) * (0.42, 0.3, 0.22, 0.1, 0.05)[column] if column < 5 else 0.0
     return base + moved
+
+
+def hostile_drift(theme: str = "auto") -> drift.DriftPage:
+    """Every payload as a column of the heatmap and of the table, as a category, as model, baseline, note and reason."""
+    start, end = windows()[0]
+    cells = [
+        charts.HeatCell(
+            row=name, start=start, end=end, strength=2.0, standing=Standing.VIOLATED, metric=name, reason=name
+        )
+        for name in PAYLOADS[:50]
+    ]
+    shares = [charts.CategoryShare(name=name, baseline=0.01, window=0.02) for name in PAYLOADS]
+    page = drift_page(theme)
+    assert page.panel is not None
+    first = PAYLOADS[8]
+    return replace(
+        page,
+        title=first,
+        head=replace(page.head, name=first, baseline=PAYLOADS[0], description=PAYLOADS[1]),
+        sentence=" ".join(PAYLOADS),
+        run_reason=PAYLOADS[2],
+        columns=tuple(
+            replace(column_drift(0), column=name, metric=name, unit=name, reason=name, note=name, by=name)
+            for name in PAYLOADS
+        ),
+        notes=PAYLOADS[:3],
+        heatmap=charts.heatmap(cells, PAYLOADS[:50], DAY),
+        panel=replace(
+            page.panel,
+            drift=replace(page.panel.drift, column=PAYLOADS[9], unit=PAYLOADS[11]),
+            overlay=charts.categories(PAYLOADS[3], shares, PAYLOADS[4], PAYLOADS[5]),
+            series=tuple(
+                charts.series(f"series-{i}", name, name[:12], [], limit=name) for i, name in enumerate(PAYLOADS[20:30])
+            ),
+            also=tuple(drift.Shown(metric=name, value=None, reason=name) for name in PAYLOADS),
+        ),
+    )
+
+
+def hostile_overlay(theme: str = "auto") -> drift.DriftPage:
+    """Return a column of numbers with a name that ends strings, objects and expressions."""
+    page = drift_page(theme)
+    assert page.panel is not None
+    bins = [charts.Bin(low=i, high=i + 1, baseline=0.1, window=0.1) for i in range(10)]
+    name = """a'b"c\\d]e.f{g}<h>"""
+    return replace(page, panel=replace(page.panel, overlay=charts.overlay(name, bins, name, name)))
 
 
 def windows() -> list[tuple[datetime, datetime]]:

@@ -54,6 +54,27 @@ def test_a_hostile_feature_name_is_text_in_the_chart_too(page: Page, watch: Watc
     assert watch.dialogs == []
 
 
+def test_sixty_hostile_names_do_nothing_anywhere_on_a_page(page: Page, watch: Watch, gallery: str) -> None:
+    for name in ("hostile", "hostile-overlay"):
+        drawn(page, f"{gallery}/light/{name}")
+        assert page.locator(".chart.broken").count() == 0
+        cells = page.locator(".chart .mark-rect.role-mark path")
+        for place in range(min(cells.count(), 50)):
+            cells.nth(place).dispatch_event("mousemove")
+        assert (
+            page.locator("main img, main iframe, main object, main embed, main style, main base, main meta").count()
+            == 0
+        )
+        assert page.evaluate("window.violations") == []
+    assert len(samples.PAYLOADS) == 60
+    assert watch.dialogs == []
+    assert watch.errors == []
+    assert [url for url in watch.requests if not url.startswith((gallery, "data:"))] == []
+    drawn(page, f"{gallery}/light/hostile")
+    shown = page.locator("main table").last.inner_text()
+    assert [name for name in samples.PAYLOADS if name.split()[0] not in shown] == []
+
+
 def test_a_cell_leads_to_its_column(page: Page, gallery: str) -> None:
     drawn(page, f"{gallery}/light/drift")
     page.locator("#heatmap .mark-rect.role-mark path").nth(29 * 2 + 4).click()

@@ -227,6 +227,22 @@ def test_a_heatmap_names_its_cells_and_marks_what_was_not_measured() -> None:
     assert {one["times"] for one in silent} == {"not measured"}
 
 
+def test_names_that_users_chose_stand_where_vega_makes_no_expression_of_them() -> None:
+    def without_data(part: Any) -> Any:
+        if isinstance(part, dict):
+            return {k: without_data(v) for k, v in part.items() if k not in ("data", "domain", "description")}
+        return [without_data(each) for each in part] if isinstance(part, list) else part
+
+    for page in (
+        samples.drift_page(),
+        samples.drift_page(category=True),
+        samples.overview_page(),
+        samples.quality_page(),
+    ):
+        for spec in re.findall(r'<script type="application/json"[^>]*>(.*?)</script>', page.html(), flags=re.S):
+            assert "onerror" not in json.dumps(without_data(json.loads(spec)))
+
+
 def test_the_specifications_name_no_address_and_no_expression_from_data() -> None:
     for page in PAGES.values():
         for spec in re.findall(r'<script type="application/json"[^>]*>(.*?)</script>', page.html(), flags=re.S):
