@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from service.database import from_microseconds
 from service.ingest import values
-from service.ingest.hashing import Key, hash_ids, hash_key
+from service.ingest.hashing import Key, hash_ids, hash_key, text_buffers
 from service.ingest.schemas import CATEGORICAL, NUMERIC, TEXT, Feature, ModelSchema
 from service.ingest.values import MOMENT, NON_FINITE, NOTHING, WRONG_TYPE, Rows, Typed
 from service.words import NAME, format_time
@@ -163,7 +163,7 @@ class Builder:
         self._secret = secret
         self._types: dict[str, dict[str, Feature]] = {}
         self._new: dict[str, dict[str, Feature]] = {}
-        self._pieces: dict[tuple[str, str | None], list[tuple[pa.Table, Rows, NDArray[np.bool_]]]] = {}
+        self._pieces: dict[tuple[str, str | None], list[tuple[pa.Table, _Piece]]] = {}
         self._refusals: list[Refusal] = []
         self._faults: list[Faults] = []
         self._remarks: list[Faults] = []
@@ -195,12 +195,13 @@ class Builder:
         parts = []
         for (kind, version), pieces in self._pieces.items():
             if len(pieces) == 1:
-                table, rows, anonymous = pieces[0]
-            else:
-                table = pa.concat_tables([piece[0] for piece in pieces], promote_options="default")
-                rows = np.concatenate([piece[1] for piece in pieces])
-                anonymous = np.concatenate([piece[2] for piece in pieces])
-            hashes = np.concatenate([chunk.to_numpy() for chunk in table["id_hash"].chunks])
+                table, one = pieces[0]
+                parts.append(Part(kind, version, table, one.rows, one.hashes, one.anonymous))
+                continue
+            table = pa.concat_tables([table for table, _ in pieces], promote_options="default")
+            rows = np.concatenate([piece.rows for _, piece in pieces])
+            hashes = np.concatenate([piece.hashes for _, piece in pieces])
+            anonymous = np.concatenate([piece.anonymous for _, piece in pieces])
             parts.append(Part(kind, version, table, rows, hashes, anonymous))
         return Built(
             kind=self._kind,
@@ -244,7 +245,7 @@ class Builder:
         self._refuse(
             found.wrong, rows, refused, "bad_prediction_id", "/prediction_id", "prediction_id is a text or left out"
         )
-        lengths = pc.fill_null(pc.binary_length(found.array), 1).to_numpy(zero_copy_only=False)
+        lengths = np.diff(text_buffers(_text(found.array))[1])
         if len(lengths) and (lengths.min() < 1 or lengths.max() > IDENTIFIER):
             signs = pc.fill_null(pc.utf8_length(found.array), 1).to_numpy(zero_copy_only=False)
             self._refuse(
@@ -264,7 +265,7 @@ class Builder:
                 "/prediction_id",
                 "prediction_id says which prediction is meant and cannot be left out here",
             )
-        return found.array
+        return _text(found.array)
 
     def _moments(self, source: Source, rows: Rows, refused: NDArray[np.bool_]) -> NDArray[np.int64]:
         column = source.role("timestamp")
@@ -279,7 +280,9 @@ class Builder:
             "/timestamp",
             "timestamp is not an RFC 3339 time with an offset, such as 2026-11-22T13:00:00Z",
         )
-        moments = np.asarray(found.array.cast(pa.int64()).fill_null(self._now).to_numpy(), np.int64)
+        moments = values.ticks(found.array)
+        if found.array.null_count:
+            moments = np.where(found.array.is_valid().to_numpy(zero_copy_only=False), moments, self._now)
         if len(moments) and moments.min() < EARLIEST:
             self._refuse(
                 np.flatnonzero(moments < EARLIEST).astype(np.int64),
@@ -526,7 +529,7 @@ class Builder:
             self._put(kind, chosen, {name: array.take(pa.array(given))})
 
     def _put(self, kind: str, piece: "_Piece", columns: Mapping[str, pa.Array]) -> None:
-        self._pieces.setdefault((kind, piece.version), []).append((piece.table(columns), piece.rows, piece.anonymous))
+        self._pieces.setdefault((kind, piece.version), []).append((piece.table(columns), piece))
 
 
 @dataclass(frozen=True, slots=True)
@@ -559,12 +562,13 @@ class _Piece:
             version = pa.DictionaryArray.from_arrays(pa.array(np.zeros(count, np.int32)), pa.array([self.version]))
         common = {
             "prediction_id": self.ids,
-            "id_hash": pa.array(self.hashes, pa.uint64()),
-            "timestamp": pa.array(self.moments, pa.int64()).cast(MOMENT),
-            "received_at": pa.array(np.full(count, self.now, np.int64), pa.int64()).cast(MOMENT),
+            "id_hash": _fixed(pa.uint64(), self.hashes),
+            "timestamp": _fixed(MOMENT, self.moments),
+            "received_at": _fixed(MOMENT, np.full(count, self.now, np.int64)),
             "version": version,
         }
-        return pa.table(common | dict(columns))
+        named = common | dict(columns)
+        return pa.Table.from_arrays(list(named.values()), names=list(named))
 
 
 # --- the two forms of records -----------------------------------------------------------------------------------------
@@ -746,6 +750,15 @@ class _Columns:
             if sent and texts[-1] is None:
                 refused.append(row)
         return pa.array(texts, pa.string()), np.array(refused, np.int64)
+
+
+def _text(array: pa.Array) -> pa.Array:
+    return array if pa.types.is_string(array.type) else array.cast(pa.string())
+
+
+def _fixed(kind: pa.DataType, numbers: NDArray[Any]) -> pa.Array:
+    """Return numbers of eight bytes as a column without copying them."""
+    return pa.Array.from_buffers(kind, len(numbers), [None, pa.py_buffer(np.ascontiguousarray(numbers))])
 
 
 def _one_chunk(column: pa.ChunkedArray) -> pa.Array:

@@ -18,7 +18,7 @@ KEYS = 2_000
 TEXT = 4_096
 """Longest string in bytes, an escape counted as what it stands for."""
 RECORD = 2**20
-BLOCK = 2**18
+BLOCK = 2**19
 RECORDS = 8_192
 
 DEEP, LARGE, NUL, OTHER, LOGICAL = 1, 2, 4, 8, 16
@@ -42,7 +42,7 @@ class Extents:
 
 
 def extents(data: NDArray[np.uint8], kind: int, start: int = 0) -> Iterator[Extents]:
-    """Yield the records of a body in blocks of about 256 kB: lines, the elements of the array at ``start``, or one.
+    """Yield the records of a body in blocks of about 512 kB: lines, the elements of the array at ``start``, or one.
 
     Raises `Broken` where the array is not closed or its elements are not separated.
     """

@@ -104,9 +104,10 @@ def _field(message: memoryview, table: int, number: int) -> int:
 
 
 def parquet(body: bytes, limit: int) -> Iterator[pa.Table]:
-    """Yield a Parquet file in batches; texts stay dictionaries until it is known how long they are together.
+    """Yield a Parquet file in batches.
 
-    The sizes of a footer say what pages hold, not what they decode to, so what is decoded is counted as well.
+    The sizes of a footer say what pages hold, not what they decode to: a million times the same text is one text and a
+    few codes. So texts (as dictionaries) and lists are read once only to be counted, before anything is kept.
     """
     source = pa.BufferReader(body)
     footer = pq.read_metadata(source)
@@ -120,18 +121,18 @@ def parquet(body: bytes, limit: int) -> Iterator[pa.Table]:
     )
     if said > limit:
         raise TooLarge(f"the decoded body has more than {limit} bytes", limit=limit)
-    texts = [
-        footer.schema.column(column).path
-        for column in range(footer.num_columns)
-        if footer.schema.column(column).physical_type == "BYTE_ARRAY"
-    ]
+    leaves = [footer.schema.column(column) for column in range(footer.num_columns)]
+    texts = [leaf.path for leaf in leaves if leaf.physical_type == "BYTE_ARRAY"]
+    counted = [leaf.path for leaf in leaves if leaf.physical_type == "BYTE_ARRAY" or leaf.max_repetition_level]
+    decoded = 8 * footer.num_rows * (len(leaves) - len(counted))
     file = pq.ParquetFile(source, metadata=footer, read_dictionary=texts, pre_buffer=False)
-    decoded = 0
-    for batch in file.iter_batches(batch_size=BATCH, use_threads=False):
-        for column in batch.columns:
-            decoded += _plain_bytes(column)
+    for batch in file.iter_batches(batch_size=BATCH, columns=counted, use_threads=False) if counted else ():
+        decoded += sum(_plain_bytes(column) for column in batch.columns)
         if decoded > limit:
-            raise TooLarge(f"the decoded body has more than {limit} bytes", limit=limit)
+            break
+    if decoded > limit:
+        raise TooLarge(f"the decoded body has more than {limit} bytes", limit=limit)
+    for batch in file.iter_batches(batch_size=BATCH, use_threads=False):
         yield pa.Table.from_batches([batch])
 
 

@@ -79,7 +79,7 @@ def numbers(values: Sequence[Any], plain: bool) -> Typed:
     """Return float64; NaN and null are missing, an integer of any size is its nearest float."""
     if plain or set(map(type, values)) <= _NUMBERS:
         try:
-            array = pa.array(values, pa.float64(), from_pandas=True)
+            array = pa.array(values, pa.float64(), from_pandas=not plain)
             if plain or pc.all(pc.is_finite(array)).as_py() is not False:
                 return Typed(array)
         except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError):
@@ -174,8 +174,20 @@ _OF_VALUES: dict[str, Callable[[Sequence[Any], bool], Typed]] = {
 }
 
 
+def ticks(array: pa.Array) -> Rows:
+    """Return the microseconds of a column of times, as they lie in memory (anything where a value is missing)."""
+    data = array.buffers()[1]
+    if data is None or not len(array):
+        return np.zeros(len(array), np.int64)
+    return np.frombuffer(data, np.int64, len(array), 8 * array.offset)
+
+
 def _tellable(array: pa.Array) -> Typed:
     """Return times of the years 1 to 9999 only: no calendar tells others."""
+    if not array.null_count:
+        seen = ticks(array)
+        if not len(seen) or (seen.min() >= _FIRST and seen.max() <= _LAST):
+            return Typed(array)
     told = array.cast(pa.int64())
     if len(array) == array.null_count or (pc.min(told).as_py() >= _FIRST and pc.max(told).as_py() <= _LAST):
         return Typed(array)
