@@ -23,7 +23,7 @@ from anyio.to_thread import run_sync
 from cryptography.fernet import Fernet, InvalidToken
 from fastapi import Depends, FastAPI, Query, Request, Response
 from fastapi.routing import APIRoute, iter_route_contexts
-from sqlalchemy import Select, delete, select, tuple_, update
+from sqlalchemy import Integer, Select, String, delete, select, tuple_, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 from starlette.exceptions import HTTPException
@@ -36,7 +36,7 @@ from service.access import COOKIE, Principal, Scope
 from service.api.problems import MEDIA_TYPE as PROBLEM
 from service.api.problems import MethodNotAllowed, render
 from service.assembly import Assembly
-from service.database import from_microseconds, microseconds
+from service.database import UtcDateTime, from_microseconds, microseconds
 from service.problems import BadRequest, Conflict, NotFound, Problem, ScopeMissing, Stale, TooLarge
 from service.problems import Unprocessable as KeyReused
 from service.tables import AuditRow, BaselineRow, IngestRequestRow, ModelRow, MonitorRow, VersionRow
@@ -234,18 +234,18 @@ def _decoded(cursor: str, keys: Sequence[Any]) -> list[Any]:
     try:
         values = json.loads(base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)))
         if isinstance(values, list) and len(values) == len(keys):
-            return [_decoded_value(value, key.type.python_type) for value, key in zip(values, keys, strict=True)]
+            return [_decoded_value(value, key.type) for value, key in zip(values, keys, strict=True)]
     except (ValueError, OverflowError, RecursionError):
         pass  # something that no list has given
     raise BadRequest("the cursor is not one that this list has given")
 
 
-def _decoded_value(value: object, kind: type) -> object:
-    if kind is str and isinstance(value, str) and value.isprintable():
+def _decoded_value(value: object, kind: Any) -> object:
+    if isinstance(kind, String) and isinstance(value, str) and value.isprintable():
         return value
-    if kind in (int, datetime) and type(value) is int and abs(value) < 2**62:
-        return from_microseconds(value) if kind is datetime else value
-    raise ValueError(f"not a {kind.__name__}")
+    if isinstance(kind, UtcDateTime | Integer) and type(value) is int and abs(value) < 2**62:
+        return from_microseconds(value) if isinstance(kind, UtcDateTime) else value
+    raise ValueError(f"not of the type {kind}")
 
 
 def listed(items: Sequence[object], next_cursor: str | None) -> dict[str, object]:

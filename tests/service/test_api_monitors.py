@@ -13,7 +13,8 @@ import pytest
 from starlette.testclient import TestClient
 
 from monitors import discovery
-from tests.service.opened import opened
+from service.access import Scope
+from tests.service.opened import key_of, opened
 
 PARQUET = "application/vnd.apache.parquet"
 START = datetime(2026, 1, 1, tzinfo=UTC)
@@ -211,6 +212,7 @@ def test_results_can_be_filtered_and_paged_by_windows(client: TestClient) -> Non
     assert [item["from"][:10] for item in first.json()["items"]] == ["2026-03-04"]
     assert 'rel="next"' in first.headers["Link"]
     following = client.get("/v1/models/m/results", params={**parameters, "cursor": first.json()["next_cursor"]})
+    assert following.status_code == 200, following.text
     assert [item["from"][:10] for item in following.json()["items"]] == ["2026-03-03"]
 
 
@@ -255,3 +257,21 @@ def test_the_figures_name_the_monitors(client: TestClient) -> None:
     text = client.get("/metrics").text
     assert 'plumbline_monitor_violations{model="m",monitor="data_drift",version="1"} 1.0' in text
     assert 'plumbline_ingest_records_total{model="m",kind="predictions",outcome="accepted"} 240.0' in text
+
+
+def test_what_was_found_for_one_model_does_not_exist_for_a_key_of_another(client: TestClient) -> None:
+    (alert,) = client.get("/v1/alerts", params={"model": "m"}).json()["items"]
+    run = client.get("/v1/models/m/runs?limit=1").json()["items"][0]
+    bound = key_of(client, *Scope, models=["other"])
+    for path in (f"/v1/alerts/{alert['id']}", f"/alerts/{alert['id']}", f"/alerts/{alert['id']}.json"):
+        assert client.get(path).status_code == 200, path
+        assert client.get(path, headers=bound).status_code == 404, path
+    for verb in ("acknowledge", "resolve", "mute"):
+        assert client.post(f"/v1/alerts/{alert['id']}/{verb}", headers=bound, json={}).status_code == 404
+    for path in ("/v1/alerts", "/v1/jobs", "/fleet.json", "/metrics", "/v1/webhooks"):
+        text = client.get(path, headers=bound).text
+        assert alert["id"] not in text, path
+        assert run["id"] not in text, path
+        assert 'model="m"' not in text, path
+    assert client.get("/v1/alerts", params={"model": "m"}, headers=bound).status_code in (200, 404)
+    assert alert["id"] not in client.get("/v1/alerts", params={"model": "m"}, headers=bound).text
