@@ -180,6 +180,7 @@ def check(folder: Path, kills: int) -> None:
     parts.database.close()
 
 
+@pytest.mark.timeout(480)
 def test_ten_kills_lose_and_double_nothing_that_was_acknowledged(tmp_path: Path) -> None:
     kill_the_service(tmp_path, 10, 1)
 

@@ -89,6 +89,19 @@ def test_sealed_records_leave_the_log_and_are_read_in_order_of_time(tmp_path: Pa
         assert shop.lake.intact(segment.path, segment.checksum)
 
 
+def test_files_that_the_manifest_does_not_name_are_never_read(tmp_path: Path) -> None:
+    shop = Shop(tmp_path / "data")
+    shop.put("predictions", [record("p")])
+    shop.seal()
+    with shop.database.reading() as session:
+        path = shop.lake.path(session.scalars(select(SegmentRow.path)).one())
+    path.with_name("torn.parquet.tmp").write_bytes(path.read_bytes()[:100])
+    path.with_name("whole.parquet").write_bytes(path.read_bytes())
+    shop.put("predictions", [record("q", 1)])
+    shop.seal()
+    assert [row["prediction_id"] for row in sealed(shop)] == ["p", "q"]
+
+
 def test_an_id_counts_once_per_version_the_first_committed(tmp_path: Path) -> None:
     shop = Shop(tmp_path / "data")
     shop.put("predictions", [record("p", 0), record("p", 5), record("p", 1, prediction="0")])
@@ -473,6 +486,7 @@ def kill_at_random(folder: Path, kills: int, seed: int, url: str | None = None) 
     assert len(sealed(shop, labels=True)) == len(stored)
 
 
+@pytest.mark.timeout(480)
 def test_nothing_acknowledged_is_lost_or_doubled_by_kills_of_writers_and_sealers(tmp_path: Path) -> None:
     kill_at_random(tmp_path, 10, 1)
 
@@ -484,6 +498,7 @@ def test_nothing_acknowledged_is_lost_or_doubled_by_two_hundred_kills(tmp_path: 
 
 
 @pytest.mark.postgres
+@pytest.mark.timeout(480)
 def test_nothing_acknowledged_is_lost_or_doubled_by_kills_on_postgresql(tmp_path: Path) -> None:
     with Cluster.started() as cluster:
         kill_at_random(tmp_path, 10, 3, cluster.new_database("kills"))
