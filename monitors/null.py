@@ -64,7 +64,7 @@ def bin_ends(
 
     There are at most 1.5 n^(2/5) bins of equal pooled shares, n the smaller size, which keeps the power of tests over
     bins (Mann and Wald 1942; Williams 1950), and each expects at least 5 rows in the smaller sample. A bin ends with
-    the cell whose end is nearest; cells marked ``alone`` hold rows of one sample only and are cut where the share is
+    the cell whose end is nearest; cells marked ``alone`` hold rows of the window only and are cut where the share is
     exact: where every row of the baseline is an edge, giving a run of the window's rows to one bin whole would add to
     its count what the null knows nothing of (6 to 7 % false alarms at 5 %).
     """
@@ -286,7 +286,7 @@ class Null:
         self._size = size if self.enough else int(self.n_window)
         pooled = baseline + window
         if ordered:
-            ends = bin_ends(pooled, np.minimum(baseline, window) == 0, self.n_baseline, self._size)
+            ends = bin_ends(pooled, baseline == 0, self.n_baseline, self._size)
             before = np.concatenate(([0.0], np.cumsum(pooled)))
             bins, number = np.searchsorted(ends[:-1], before[:-1], side="right"), ends.size
 
