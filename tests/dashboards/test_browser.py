@@ -11,30 +11,27 @@ pytestmark = pytest.mark.browser
 PAGES = tuple(samples.every_page())
 
 
-@pytest.mark.parametrize("theme", ["light", "dark"])
 @pytest.mark.parametrize("name", PAGES)
-def test_a_page_is_drawn_without_complaint_and_accessible(
-    page: Page, watch: Watch, gallery: str, name: str, theme: str
+def test_a_page_is_drawn_without_complaint_accessible_and_fits_a_telephone(
+    page: Page, watch: Watch, gallery: str, name: str
 ) -> None:
-    drawn(page, f"{gallery}/{theme}/{name}")
+    for theme in ("light", "dark"):
+        drawn(page, f"{gallery}/{theme}/{name}")
+        assert page.evaluate("window.violations") == []
+        assert page.locator(".chart.broken").count() == 0
+        assert page.locator(".chart:not(:has(svg.marks))").count() == 0
+        found = Axe().run(page).response["violations"]
+        grave = [
+            f"{theme} {one['id']}: {one['nodes'][0]['html'][:200]}"
+            for one in found
+            if one["impact"] in ("serious", "critical")
+        ]
+        assert grave == []
+    page.set_viewport_size({"width": 390, "height": 844})
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
     assert watch.errors == []
     assert watch.dialogs == []
-    assert page.evaluate("window.violations") == []
     assert [url for url in watch.requests if not url.startswith((gallery, "data:"))] == []
-    assert page.locator(".chart.broken").count() == 0
-    assert page.locator(".chart:not(:has(svg.marks))").count() == 0
-    found = Axe().run(page).response["violations"]
-    grave = [
-        f"{one['id']}: {one['nodes'][0]['html'][:200]}" for one in found if one["impact"] in ("serious", "critical")
-    ]
-    assert grave == []
-
-
-@pytest.mark.parametrize("name", PAGES)
-def test_a_page_fits_a_telephone(page: Page, gallery: str, name: str) -> None:
-    page.set_viewport_size({"width": 390, "height": 844})
-    drawn(page, f"{gallery}/light/{name}")
-    assert page.evaluate("document.documentElement.scrollWidth") <= 390
 
 
 def test_the_heatmap_has_a_cell_for_each_column_and_window_and_triangles(page: Page, gallery: str) -> None:
