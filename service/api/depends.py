@@ -23,7 +23,7 @@ from anyio.to_thread import run_sync
 from cryptography.fernet import Fernet, InvalidToken
 from fastapi import Depends, FastAPI, Query, Request, Response
 from fastapi.routing import APIRoute, iter_route_contexts
-from sqlalchemy import Integer, Select, String, delete, select, tuple_, update
+from sqlalchemy import Integer, Select, String, delete, literal, select, tuple_, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 from starlette.exceptions import HTTPException
@@ -213,7 +213,8 @@ def page_of(
     carry. The cursor holds the last row's values, so rows that come or go in between move nothing.
     """
     if paging.cursor is not None:
-        values = _decoded(paging.cursor, keys)
+        last = _decoded(paging.cursor, keys)
+        values = [literal(value, key.type) for value, key in zip(last, keys, strict=True)]
         after = tuple_(*keys) < tuple_(*values) if descending else tuple_(*keys) > tuple_(*values)
         statement = statement.where(after)
     ordered = statement.order_by(*(key.desc() if descending else key.asc() for key in keys))
