@@ -219,6 +219,20 @@ def test_nineteen_blocks_are_calibrating() -> None:
     assert null.note == "calibrating, 19 of 20: assumes independent rows"
 
 
+def test_a_block_is_compared_with_the_rest_of_the_baseline_that_holds_it() -> None:
+    generator = np.random.default_rng(15)
+    days = generator.multinomial(100, np.full(30, 1 / 30), size=25) * 1.0
+    window = _day(generator, 80, 0.0)
+    for ordered in (True, False):
+        baseline = days.sum(axis=0)
+        now = np.append(window, np.zeros(8))
+        null = Null(baseline, now, generator, ordered=ordered, blocks=csr_array(days))
+        _, rest, _ = null._equal
+        assert (rest.sum(axis=1) == 2400).all()
+        elsewhere = Null(baseline / 5, now, generator, ordered=ordered, blocks=csr_array(days))
+        assert (elsewhere._equal[1].sum(axis=1) == baseline.sum() / 5).all()
+
+
 def test_the_predictive_null_never_makes_a_p_value_smaller() -> None:
     generator = np.random.default_rng(12)
     for _ in range(30):
