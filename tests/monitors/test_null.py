@@ -229,8 +229,8 @@ def test_a_block_is_compared_with_the_rest_of_the_baseline_that_holds_it() -> No
         null = Null(baseline, now, generator, ordered=ordered, blocks=csr_array(days))
         _, rest, _ = null._equal
         assert (rest.sum(axis=1) == 2400).all()
-        elsewhere = Null(baseline / 5, now, generator, ordered=ordered, blocks=csr_array(days))
-        assert (elsewhere._equal[1].sum(axis=1) == baseline.sum() / 5).all()
+        elsewhere = Null(baseline // 5, now, generator, ordered=ordered, blocks=csr_array(days))
+        assert (elsewhere._equal[1].sum(axis=1) == (baseline // 5).sum()).all()
 
 
 def test_the_predictive_null_never_makes_a_p_value_smaller() -> None:
