@@ -28,7 +28,8 @@ REVISE_AFTER = timedelta(minutes=15)
 REVISIONS = 30
 SEAL_AFTER = timedelta(seconds=60)
 """How long records wait in the buffer while a window may need them."""
-CLOSING_SECONDS = 900.0
+CLOSING_SECONDS = 240.0
+"""How long closing a replay runs windows before it asks to be called again."""
 HOUR_MICROSECONDS = 3_600_000_000
 
 log = structlog.get_logger(__name__)
@@ -459,15 +460,16 @@ class Scheduler:
         until = min(replay.ends_at, self._assembly.clock.now())
         deadline = time.monotonic() + CLOSING_SECONDS
         done = 0
-        while time.monotonic() < deadline and not self._stopping.is_set():
-            ran = self.run_model(replay.model_id, until, limit=10_000)
+        while True:
+            if self._stopping.is_set() or time.monotonic() > deadline:
+                told = f"{done} windows were run and more are due; close the replay again to go on"
+                raise Unavailable(told, headers={"Retry-After": "2"})
+            ran = self.run_model(replay.model_id, until, limit=200)
             done += ran
             if not ran and not self._being_run(replay.model_id, until):
                 break
             if not ran:
                 time.sleep(0.1)  # another process has one of them
-        if self._stopping.is_set():
-            raise Unavailable("the service is ending; close the replay again", headers={"Retry-After": "10"})
         with self._assembly.database.writing() as session:
             row = session.get_one(ReplayRow, replay_id)
             row.closed_at = row.closed_at or self._assembly.clock.now()
