@@ -271,7 +271,7 @@ def results(
     verdict: Annotated[Literal["ok", "violated", "not_measured"] | None, Query()] = None,
     scale: Annotated[int | None, Query(ge=1, le=366)] = None,
 ) -> Response:
-    """List the deciding results, the newest windows first; `limit` counts windows."""
+    """List the deciding results, the newest windows first; `limit` counts runs."""
     wanted = {"metric": metric, "feature": feature, "verdict": verdict, "scale": scale}
     times = (from_, to)
     return _found(
@@ -295,7 +295,7 @@ def series(
     group: Annotated[str | None, Query(description="Only this group.")] = None,
     scale: Annotated[int | None, Query(ge=1, le=366)] = None,
 ) -> Response:
-    """Return the values of one metric window by window, judged or only shown; `limit` counts windows."""
+    """Return the values of one metric window by window, judged or only shown; `limit` counts runs."""
     wanted = {"metric": metric, "feature": feature, "group": group, "scale": scale}
     times = (from_, to)
     return _found(
