@@ -72,7 +72,7 @@ print(events)
         text=True,
         cwd=tmp_path,
         check=True,
-        env={"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin", "HOME": str(tmp_path)},
+        env={"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin", "HOME": str(tmp_path), "PYTHONDONTWRITEBYTECODE": "1"},
     )
     assert done.stdout.strip() == "[]"
     assert not [path for path in tmp_path.iterdir() if path.name != ".cache"]
