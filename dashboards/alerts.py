@@ -6,6 +6,7 @@ from typing import ClassVar
 
 from dashboards.charts import Chart
 from dashboards.model import ModelPage
+from dashboards.page import View
 from dashboards.standing import Standing
 
 
@@ -133,6 +134,9 @@ class AlertPage(ModelPage):
     evidence_run: str
     evidence_start: datetime | None
     evidence_end: datetime | None
+    evidence_page: str
+    evidence_view: View
+    """Where the detail of the evidence is: a page of the model, and what it should show."""
     chart: Chart | None
     deliveries: tuple[DeliveryLine, ...]
     may_operate: bool

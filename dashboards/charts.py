@@ -696,6 +696,31 @@ def event_lane(events: Sequence[Event], start: datetime, end: datetime) -> Chart
         {"field": "when", "title": "when (UTC)"},
     ]
     colour = {"condition": {"test": "datum.state === 'violated'", "value": "var(--bad)"}, "value": "var(--baseline)"}
+    frame = [
+        {
+            "data": {"values": [{"from": formats.iso(start)}, {"from": formats.iso(end)}]},
+            "mark": {"type": "point", "opacity": 0, "aria": False, "tooltip": None},
+            "encoding": {"x": x, "y": {"value": 0}, "tooltip": {"value": None}},
+        }
+    ]
+    bars = [
+        {
+            "transform": [{"filter": "datum.lasting"}],
+            "mark": {"type": "bar", "height": 12, "cornerRadius": 3, "minBandSize": 4},
+            "encoding": {"x": x, "x2": {"field": "to"}, "color": colour},
+        }
+    ]
+    diamond = {"type": "point", "shape": "diamond", "filled": True, "size": 90, "opacity": 1, "color": "var(--series)"}
+    words = {"type": "text", "align": "left", "dx": 9, "fontSize": 11, "limit": 160, "color": "var(--ink-2)"}
+    marks = [
+        {"transform": [{"filter": "!datum.lasting"}], "mark": diamond, "encoding": {"x": x}},
+        {
+            "transform": [{"filter": "!datum.lasting"}],
+            "mark": words | {"aria": False},
+            "encoding": {"x": x, "text": {"field": "what"}},
+        },
+    ]
+    moments = any(not one["lasting"] for one in values)
     spec = {
         "data": {"values": values},
         "encoding": {
@@ -709,43 +734,7 @@ def event_lane(events: Sequence[Event], start: datetime, end: datetime) -> Chart
             },
             "tooltip": tooltip,
         },
-        "layer": [
-            {
-                "data": {"values": [{"from": formats.iso(start)}, {"from": formats.iso(end)}]},
-                "mark": {"type": "point", "opacity": 0, "aria": False, "tooltip": None},
-                "encoding": {"x": x, "y": {"value": 0}, "tooltip": {"value": None}},
-            },
-            {
-                "transform": [{"filter": "datum.lasting"}],
-                "mark": {"type": "bar", "height": 12, "cornerRadius": 3, "minBandSize": 4},
-                "encoding": {"x": x, "x2": {"field": "to"}, "color": colour},
-            },
-            {
-                "transform": [{"filter": "!datum.lasting"}],
-                "mark": {
-                    "type": "point",
-                    "shape": "diamond",
-                    "filled": True,
-                    "size": 90,
-                    "opacity": 1,
-                    "color": "var(--series)",
-                },
-                "encoding": {"x": x},
-            },
-            {
-                "transform": [{"filter": "!datum.lasting"}],
-                "mark": {
-                    "type": "text",
-                    "align": "left",
-                    "dx": 9,
-                    "fontSize": 11,
-                    "limit": 160,
-                    "color": "var(--ink-2)",
-                    "aria": False,
-                },
-                "encoding": {"x": x, "text": {"field": "what"}},
-            },
-        ],
+        "layer": [*frame, *(bars if any(one["lasting"] for one in values) else []), *(marks if moments else [])],
     }
     return Chart(
         id="events",

@@ -8,17 +8,18 @@ from sqlalchemy import func, select
 
 from dashboards import charts, formats
 from dashboards.alerts import AlertLine, AlertPage, AlertsPage, Attempt, DeliveryLine, Evidence, Member
-from dashboards.page import Empty
+from dashboards.page import Empty, View
 from dashboards.standing import Standing, standing_of
 from service import alerts
 from service.access import Principal
 from service.api.depends import audit
 from service.assembly import Assembly
 from service.pages import commands
+from service.pages.overview import page_of
 from service.pages.visit import ModelVisit, Visit, may_operate
 from service.problems import NotFound
 from service.tables import AlertRow, DeliveryRow, ModelRow, VersionRow, WebhookRow
-from service.words import parse_time
+from service.words import DAY, parse_time
 
 SHOWN = 200
 STATES = ("open", "acknowledged", "resolved")
@@ -164,10 +165,20 @@ def one(visit: Visit, uid: str) -> AlertPage:
         evidence_run=str(evidence.get("run", "")),
         evidence_start=parse_time(window["from"]) if window.get("from") else None,
         evidence_end=parse_time(window["to"]) if window.get("to") else None,
+        evidence_page=page_of(str(evidence.get("kind", ""))),
+        evidence_view=_around(version.name, window),
         chart=_chart(results),
         deliveries=deliveries,
         may_operate=may_operate(visit.principal),
     )
+
+
+def _around(version: str, window: Mapping[str, str]) -> View:
+    """Return a view of a window with a month on either side."""
+    if not window:
+        return View(version=version)
+    start, end = parse_time(window["from"]), parse_time(window["to"])
+    return View(version=version, from_=start - 30 * DAY, to=end + 30 * DAY, window=formats.iso(start))
 
 
 def _evidence(found: Mapping[str, Any]) -> Evidence:

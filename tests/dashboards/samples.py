@@ -514,7 +514,14 @@ def alerts_page(theme: str = "auto") -> alerts.AlertsPage:
         alerts=(alert_line(), alert_line("acknowledged"), alert_line("resolved")),
         states=(("open", 1), ("acknowledged", 1), ("resolved", 1)),
         webhooks=1,
-        timeline=None,
+        timeline=charts.event_lane(
+            [
+                charts.Event(lane="Alerts", what=HOSTILE, start=START, end=START + 3 * DAY),
+                charts.Event(lane="Alerts", what="open", start=START + 9 * DAY, standing=Standing.VIOLATED),
+            ],
+            START,
+            START + 20 * DAY,
+        ),
     )
 
 
@@ -564,7 +571,13 @@ def alert_page(theme: str = "auto") -> alerts.AlertPage:
         evidence_run="b" * 32,
         evidence_start=windows()[20][0],
         evidence_end=windows()[20][1],
-        chart=None,
+        evidence_page="drift",
+        evidence_view=View(version="v3"),
+        chart=charts.strengths(
+            "evidence-chart",
+            "How far past the limit",
+            [charts.Strength(subject=HOSTILE, times=3.0, metric="wasserstein", value=0.4, limit=0.1)],
+        ),
         deliveries=(
             alerts.DeliveryLine(
                 uid="msg_1",
