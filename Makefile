@@ -99,7 +99,7 @@ lock: ## Resolve the requirements again (needs uv)
 	@uv pip compile pyproject.toml $(LOCK) --constraint requirements/full.txt --output-file requirements/serve.txt
 	@uv pip compile pyproject.toml --group peers $(LOCK) --output-file requirements/peers.txt
 	@uv pip compile requirements/build.in $(LOCK) --constraint requirements/full.txt --output-file requirements/build.txt
-LOCK := --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --no-header --no-annotate --quiet --upgrade
+LOCK := --no-strip-extras --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --no-header --no-annotate --quiet --upgrade
 
 .PHONY: docs
 docs: install ## Write docs/configuration.md from the settings class

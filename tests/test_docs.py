@@ -85,7 +85,7 @@ def test_locks_carry_hashes_and_no_addresses(path: Path) -> None:
 
 def test_a_package_has_one_version_in_all_locks() -> None:
     def pins(path: Path) -> dict[str, str]:
-        return dict(re.findall(r"^([\w.\[\]-]+)==(\S+)(?= ;| \\)", path.read_text(), re.M))
+        return dict(re.findall(r"^([\w.-]+)(?:\[[\w,]+\])?==(\S+)(?= ;| \\)", path.read_text(), re.M))
 
     whole = pins(ROOT / "requirements" / "full.txt")
     for path in (path for path in LOCKS if path.name != "peers.txt"):
