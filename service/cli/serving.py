@@ -1,6 +1,8 @@
 """The serving process: one socket, one uvicorn server, and word of it once it answers."""
 
+import gc
 import socket
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import TextIO
@@ -67,6 +69,18 @@ def offline(settings: Settings) -> Assembly:
     return assembly
 
 
+def settle() -> None:
+    """Spare the collector what start-up made for good, and let threads take turns soon.
+
+    Reading a thousand records makes thousands of short-lived objects; each would let the collector walk through all
+    modules again. Measured beside it: a tenth to a half more rows a second of CPU.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 50)
+    sys.setswitchinterval(0.001)
+
+
 class Server(uvicorn.Server):
     """A uvicorn server that tells when it answers."""
 
@@ -84,6 +98,7 @@ class Server(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Open the socket, then tell."""
         await super().startup(sockets)
+        settle()
         if self.started and not self.should_exit:
             self._announce()
 
