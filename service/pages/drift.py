@@ -76,13 +76,14 @@ def read(runs: Sequence[RunRow], kinds: Mapping[int, str]) -> Reading:
         reading.runs.setdefault(key, []).append(run)
         cells, others = reading.found.setdefault(key, {}), reading.others.setdefault(key, {})
         for result in decode_results(run.document):
-            column = result.get("feature")
-            if column is None:
+            if result.get("feature") is None:
                 continue
+            role = _role(str(result["feature"]), kinds.get(run.monitor_id, ""))
+            column = _row_name(str(result["feature"]), role)
             if not result.get("decides", True) or result.get("verdict") is None:
                 others.setdefault(column, []).append(result)
                 continue
-            fresh = Found(run, result, _role(column, kinds.get(run.monitor_id, "")))
+            fresh = Found(run, result, role)
             known = cells.get(column)
             if known is None or _place(fresh) < _place(known):
                 cells[column] = fresh
@@ -99,6 +100,12 @@ def _role(column: str, kind: str) -> str:
     if kind != "prediction_drift":
         return "feature"
     return "score" if column == "score" or column.startswith("scores.") else "prediction"
+
+
+def _row_name(label: str, role: str) -> str:
+    """Return what a column is called here: a feature that has the name of a column of the prediction says so."""
+    taken = label in ("prediction", "score") or label.startswith("scores.")
+    return f"{label} (feature)" if taken and role == "feature" else label
 
 
 def drift_monitors(at: ModelVisit) -> list[MonitorRow]:
@@ -381,9 +388,10 @@ def distribution(
         after = parts.profiles.window(session, at.version, run.layout, Span(*window))
     except Problem as problem:
         return None, problem.detail or problem.title, (None, None), ""
-    name = drift.column if drift.column in layout.columns and drift.role != "feature" else f"features.{drift.column}"
+    label = drift.column.removesuffix(" (feature)") if drift.role == "feature" else drift.column
+    name = f"features.{label}" if drift.role == "feature" else label
     if name not in layout.columns:
-        name = drift.column
+        name = f"features.{drift.column}" if f"features.{drift.column}" in layout.columns else drift.column
     chart, reason = columns.overlay(
         drift.column, name, layout, before, after, (f"baseline {baseline.name}", f"window {formats.span(*window)}")
     )

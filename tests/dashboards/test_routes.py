@@ -14,6 +14,7 @@ from service.access import COOKIE, Scope
 from service.assembly import Assembly
 from service.clock import SetClock
 from service.pages.columns import category_shares, numeric_bins
+from service.pages.drift import read
 from service.pages.routes import POLICY, inside
 from service.runs import encode_results
 from service.tables import (
@@ -266,6 +267,24 @@ def test_the_drift_page_has_each_column_with_its_verdict_and_reason(world: World
     assert page["sentence"] == f"1 of 2 columns moved: {HOSTILE}."
     assert len(page["heatmap"]["rows"]) == 3 * 8
     assert page["window_start"] == format_time(MIDNIGHT - DAY)
+
+
+def test_a_feature_with_the_name_of_a_score_is_kept_apart_from_the_score() -> None:
+    runs = [
+        RunRow(
+            monitor_id=number,
+            starts_at=MIDNIGHT - DAY,
+            ends_at=MIDNIGHT,
+            document=encode_results([result("score", verdict, effect)]),
+        )
+        for number, verdict, effect in ((1, "violated", 0.5), (2, "ok", 0.01))
+    ]
+    reading = read(runs, {1: "data_drift", 2: "prediction_drift"})
+    [cells] = reading.found.values()
+    assert {name: (one.role, one.standing.value) for name, one in cells.items()} == {
+        "score (feature)": ("feature", "violated"),
+        "score": ("score", "ok"),
+    }
 
 
 def test_a_window_and_a_column_are_chosen_in_the_address(world: World) -> None:
