@@ -20,6 +20,7 @@ from service.schema import migrate
 from service.settings import Settings
 from service.tables import IngestBatchRow, LayoutRow, ModelRow, VersionRow
 from service.words import Span, bucket_start
+from tests.service.empty import copy_empty
 
 SECRET = b"0123456789abcdef0123456789abcdef"
 MOMENT = pa.timestamp("us", tz="UTC")
@@ -44,6 +45,8 @@ class Shop:
             {"data_dir": self.folder, "database_url": self.url, "lake_url": str(self.folder / "lake")}
         )
         self.folder.mkdir(parents=True, exist_ok=True)
+        if self.url is None and not self.made:
+            copy_empty(self.folder / "plumbline.db")
         self.database = Database(self.settings.database)
         self.lake = Lake(self.settings.lake, SECRET)
         self.sealer = Sealer(self.database, self.lake, self.clock, self.settings)
@@ -53,7 +56,8 @@ class Shop:
             with self.database.reading() as session:
                 self.model_id = session.scalars(select(ModelRow.id)).one()
             return
-        migrate(self.database)
+        if self.url is not None:
+            migrate(self.database)
         self.lake.adopt(self.database)
         with self.database.writing() as session:
             model = ModelRow(

@@ -19,7 +19,6 @@ from service.clock import SetClock
 from service.runs import claimed, decode_results, execute, record
 from service.tables import (
     ExclusionRow,
-    ModelRow,
     ModelStatusRow,
     MonitorRow,
     ReplayRow,
@@ -172,29 +171,9 @@ def shop_results(shop: Watched) -> int:
 
 def _work(folder: str, at: datetime) -> None:
     """Run what is due, over and over, until killed."""
-    shop = Reopened(Path(folder), clock=SetClock(at))
+    shop = Watched(Path(folder), clock=SetClock(at), made=True)
     while True:
         shop.scheduler.run_model(shop.model_id, limit=2)
-
-
-class Reopened(Watched):
-    """The shop in a folder that holds one already."""
-
-    def __post_init__(self) -> None:
-        from service.database import Database
-        from service.lake import Lake, Sealer
-        from service.profiles import Profiles
-        from service.settings import Settings
-        from tests.service.records import SECRET
-
-        self.settings = Settings.model_validate({"data_dir": self.folder, "lake_url": str(self.folder / "lake")})
-        self.database = Database(self.settings.database)
-        self.lake = Lake(self.settings.lake, SECRET)
-        self.sealer = Sealer(self.database, self.lake, self.clock, self.settings)
-        self.profiles = Profiles(self.database, self.lake, self.clock, self.settings)
-        with self.database.reading() as session:
-            self.model_id = session.scalars(select(ModelRow.id)).one()
-        self.scheduler = self.another()
 
 
 def test_kills_at_any_moment_leave_each_window_run_once_and_equal_to_a_clean_run(tmp_path: Path) -> None:
@@ -205,7 +184,7 @@ def test_kills_at_any_moment_leave_each_window_run_once_and_equal_to_a_clean_run
     at = shop.at_hour(24 * 20 + 1)
     shop.database.close()
     shutil.copytree(tmp_path / "killed", tmp_path / "clean")
-    clean = Reopened(tmp_path / "clean", clock=SetClock(at))
+    clean = Watched(tmp_path / "clean", clock=SetClock(at), made=True)
     clean.run()
 
     context = multiprocessing.get_context("fork")
@@ -216,7 +195,7 @@ def test_kills_at_any_moment_leave_each_window_run_once_and_equal_to_a_clean_run
         if process.pid is not None:
             os.kill(process.pid, signal.SIGKILL)
         process.join()
-    again = Reopened(tmp_path / "killed", clock=SetClock(at))
+    again = Watched(tmp_path / "killed", clock=SetClock(at), made=True)
     again.run()
 
     def story(of: Watched) -> list[tuple[Any, ...]]:

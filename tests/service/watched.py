@@ -58,6 +58,9 @@ class Watched(Shop):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        self.scheduler = self.another()
+        if self.made:
+            return
         table = stream(-24 * BASELINE_DAYS, 0, name="b").drop_columns(["id_hash", "received_at", "version"])
         with self.database.reading() as session:
             model = session.get_one(ModelRow, self.model_id)
@@ -81,7 +84,6 @@ class Watched(Shop):
                         created_at=hours(0, 1).start,
                     )
                 )
-        self.scheduler = self.another()
 
     def another(self) -> Scheduler:
         """Return a further scheduler on the same database."""
