@@ -21,13 +21,14 @@ Run = Callable[..., "subprocess.CompletedProcess[str]"]
 ROLES = Roles(time="at", identity="id", prediction="said", score="p")
 
 
-def frame(rows: int = 8, seed: int = 0) -> pa.Table:
-    """Return predictions in order of time, one an hour from 2026-01-01 on, without zone."""
+def frame(rows: int = 8, seed: int = 0, minutes: int = 60) -> pa.Table:
+    """Return predictions in order of time, so many minutes apart from 2026-01-01 on, without zone."""
     random = np.random.default_rng(seed)
     scores = random.random(rows).round(3)
+    times = [datetime(2026, 1, 1) + timedelta(minutes=minutes * row) for row in range(rows)]  # noqa: DTZ001
     return pa.table({
         "id": pa.array([f"r{row}" for row in range(rows)]),
-        "at": pa.array([datetime(2026, 1, 1) + timedelta(hours=row) for row in range(rows)], pa.timestamp("us")),  # noqa: DTZ001
+        "at": pa.array(times, pa.timestamp("us")),
         "age": random.integers(18, 90, rows).astype(float),
         "plan": pa.array(random.choice(["basic", "plus"], rows)),
         "said": pa.array((scores > 0.5).astype(int)),
