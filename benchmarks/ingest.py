@@ -307,7 +307,7 @@ def main() -> None:
     prepared = [load for load in loads(given.seconds + 1) if given.only in load.name]
     ours: dict[str, Measured] = {}
     theirs: dict[str, Measured] = {}
-    with tempfile.TemporaryDirectory(dir=ROOT) as folder:
+    with tempfile.TemporaryDirectory(prefix=".benchmark-", dir=ROOT) as folder:
         data = Path(folder) / "data"
         settings = {"PLUMBLINE_ADMIN_KEY": KEY, "PLUMBLINE_ROLES": "api", "PLUMBLINE_MIN_FREE_BYTES": "0"}
         command = ["-m", "service.cli.main", "serve", "--port", str(given.port), "--data", str(data)]

@@ -4,6 +4,7 @@ import errno
 import shutil
 import threading
 import time
+import traceback
 from asyncio import AbstractEventLoop, Future, InvalidStateError
 from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -17,6 +18,7 @@ import msgspec
 import numpy as np
 import pyarrow as pa
 import sqlalchemy.exc
+import structlog
 from numpy.typing import NDArray
 from sqlalchemy import delete, insert, literal, select, update
 from sqlalchemy.dialects.postgresql import insert as insert_postgresql
@@ -55,6 +57,7 @@ BUSY_MILLISECONDS = 4_000
 SCHEMA_SECONDS = 1.0
 RETRY = {"Retry-After": "5"}
 RETRY_FULL = {"Retry-After": "30"}
+_log = structlog.get_logger()
 _LZ4 = pa.ipc.IpcWriteOptions(compression="lz4")
 
 
@@ -265,6 +268,8 @@ class Writer:
                 for arrival in arrivals:
                     self.write([arrival])
             else:
+                story = "".join(traceback.format_exception(failed))
+                _log.error("unforeseen", model=arrivals[0].model, kind=arrivals[0].kind, traceback=story)
                 unforeseen = Problem("the records could not be stored")
                 unforeseen.__cause__ = failed
                 _fail(arrivals, unforeseen)
