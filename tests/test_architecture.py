@@ -59,7 +59,7 @@ events = []
 def watch(event, arguments):
     if event.startswith("socket.connect") or event == "socket.bind" or event == "sqlite3.connect":
         events.append((event, arguments))
-    if event == "open" and isinstance(arguments[1], str) and set(arguments[1]) & set("wax+"):
+    if event == "open" and not isinstance(arguments[0], int) and set(arguments[1] or "") & set("wax+"):
         if not str(arguments[0]).endswith((".pyc", ".nbi", ".nbc")) and "__pycache__" not in str(arguments[0]):
             events.append((event, str(arguments[0])))
 sys.addaudithook(watch)
