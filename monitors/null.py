@@ -181,8 +181,10 @@ def permutation(
 ) -> float:
     """Return the p-value of a statistic of counts of shape (bins,) under the permutation null.
 
-    Draws until 20 values reach the observed one, or 999; where none of 999 did, the smaller of 1/1000 and the
-    chi-square tail of G (valid: below 1/1000, P(p <= a) <= P(p_G <= a)).
+    Draws until 20 values reach the observed one, or 999, and counts the observed one with them: (20 + 1) / (draws + 1),
+    a little above Besag and Clifford's 20 / draws, which is exact and leaves no margin for edges that come from the
+    baseline. Where none of 999 did, the smaller of 1/1000 and the chi-square tail of G (valid: below 1/1000,
+    P(p <= a) <= P(p_G <= a)).
     """
     if baseline.size < 2:
         return 1.0
@@ -194,7 +196,7 @@ def permutation(
     for rest, draw in draws:
         hits = exceeded + np.cumsum(severity(statistic, statistic.value(rest, draw, positions)) >= reached)
         if hits[-1] >= EXCEEDANCES:
-            return EXCEEDANCES / (drawn + int(np.searchsorted(hits, EXCEEDANCES)) + 1)
+            return (EXCEEDANCES + 1) / (drawn + int(np.searchsorted(hits, EXCEEDANCES)) + 2)
         exceeded, drawn = int(hits[-1]), drawn + hits.size
     if exceeded == 0:
         return min(1 / (REPLICATES + 1), g_tail(baseline, window))

@@ -92,7 +92,8 @@ def test_two_categories_have_fisher_s_exact_p_value() -> None:
     baseline, window = np.array([30.0, 20.0]), np.array([22.0, 28.0])
     exact = stats.fisher_exact(np.array([baseline, window])).pvalue
     found = np.mean([p_value(LInfinity(), baseline, window, seed) for seed in range(400)])
-    assert found == pytest.approx(exact, abs=0.01)
+    # counting the observed value with the draws puts 21 / (draws + 1) up to a tenth above it
+    assert exact <= found <= 1.1 * exact
 
 
 def test_drawing_ends_at_the_twentieth_value_as_extreme() -> None:
