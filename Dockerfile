@@ -7,9 +7,9 @@ ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1 PIP_NO_INPUT=1 PIP_ROOT_U
 WORKDIR /source
 COPY requirements/ requirements/
 RUN python -m venv /opt/build \
-    && /opt/build/bin/pip install --require-hashes -r requirements/build.txt \
+    && /opt/build/bin/pip install --no-deps --require-hashes -r requirements/build.txt \
     && python -m venv /opt/plumbline \
-    && /opt/plumbline/bin/pip install --require-hashes -r requirements/serve.txt
+    && /opt/plumbline/bin/pip install --no-deps --require-hashes -r requirements/serve.txt
 COPY pyproject.toml hatch_build.py README.md LICENSE CHANGELOG.md ./
 COPY migrations/ migrations/
 COPY explainers/ explainers/

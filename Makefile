@@ -30,7 +30,7 @@ $(VENV)/.made:
 
 $(VENV)/.locked: requirements/serve.txt requirements/build.txt | $(VENV)/.made
 	@echo 'Installing requirements/serve.txt (about a minute the first time)'
-	@$(PIP) install --require-hashes -r requirements/serve.txt -r requirements/build.txt
+	@$(PIP) install --no-deps --require-hashes -r requirements/serve.txt -r requirements/build.txt
 	@touch $@
 
 $(VENV)/.installed: $(VENV)/.locked pyproject.toml hatch_build.py
@@ -44,7 +44,7 @@ $(BUNDLE): hatch_build.py $(VENV)/.locked
 
 $(VENV)/.tested: requirements/test.txt $(VENV)/.installed
 	@echo 'Installing requirements/test.txt'
-	@$(PIP) install --require-hashes -r requirements/test.txt
+	@$(PIP) install --no-deps --require-hashes -r requirements/test.txt
 	@touch $@
 
 .PHONY: demo
@@ -68,7 +68,7 @@ full: $(CI_VENV)/.installed
 $(CI_VENV)/.installed: requirements/full.txt requirements/build.txt pyproject.toml hatch_build.py
 	@echo 'Installing requirements/full.txt, every extra included, into an empty environment'
 	@rm -rf $(CI_VENV) && $(PYTHON) -m venv $(CI_VENV)
-	@$(CI_VENV)/bin/python -m pip --disable-pip-version-check --quiet --no-input install --require-hashes -r requirements/full.txt -r requirements/build.txt
+	@$(CI_VENV)/bin/python -m pip --disable-pip-version-check --quiet --no-input install --no-deps --require-hashes -r requirements/full.txt -r requirements/build.txt
 	@$(CI_VENV)/bin/python -m pip --disable-pip-version-check --quiet --no-input install --no-deps --no-build-isolation --editable .
 	@$(CI_VENV)/bin/python -m pip check
 	@touch $@
@@ -81,8 +81,8 @@ ci: full $(BUNDLE) ## The full install in an empty environment, the long suites,
 $(PEERS_VENV)/.installed: requirements/peers.txt requirements/build.txt pyproject.toml hatch_build.py
 	@echo 'Installing requirements/peers.txt: what the benchmarks are run beside'
 	@rm -rf $(PEERS_VENV) && $(PYTHON) -m venv $(PEERS_VENV)
-	@$(PEERS_VENV)/bin/python -m pip --disable-pip-version-check --quiet --no-input install --require-hashes -r requirements/peers.txt
-	@$(PEERS_VENV)/bin/python -m pip --disable-pip-version-check --quiet --no-input install --require-hashes -r requirements/build.txt
+	@$(PEERS_VENV)/bin/python -m pip --disable-pip-version-check --quiet --no-input install --no-deps --require-hashes -r requirements/peers.txt
+	@$(PEERS_VENV)/bin/python -m pip --disable-pip-version-check --quiet --no-input install --no-deps --require-hashes -r requirements/build.txt
 	@$(PEERS_VENV)/bin/python -m pip --disable-pip-version-check --quiet --no-input install --no-deps --no-build-isolation --editable .
 	@touch $@
 
@@ -99,7 +99,7 @@ lock: ## Resolve the requirements again (needs uv)
 	@uv pip compile pyproject.toml $(LOCK) --constraint requirements/full.txt --output-file requirements/serve.txt
 	@uv pip compile pyproject.toml --group peers $(LOCK) --output-file requirements/peers.txt
 	@uv pip compile requirements/build.in $(LOCK) --constraint requirements/full.txt --output-file requirements/build.txt
-LOCK := --no-strip-extras --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --no-header --no-annotate --quiet --upgrade
+LOCK := --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --no-header --no-annotate --quiet --upgrade
 
 .PHONY: docs
 docs: install ## Write docs/configuration.md from the settings class
