@@ -50,7 +50,8 @@ def test_the_service_starts_from_an_empty_environment_outside_the_checkout(wheel
     subprocess.run([sys.executable, "-m", "venv", tmp_path / "venv"], check=True)
     python = tmp_path / "venv" / "bin" / "python"
     pip: list[str | Path] = [python, "-m", "pip", "--quiet", "--no-input", "install"]
-    subprocess.run([*pip, "--no-deps", "--require-hashes", "-r", ROOT / "requirements" / "serve.txt"], check=True, timeout=200)
+    lock = ROOT / "requirements" / "serve.txt"
+    subprocess.run([*pip, "--no-deps", "--require-hashes", "-r", lock], check=True, timeout=200)
     subprocess.run([*pip, "--no-deps", wheel], check=True)
     subprocess.run([python, "-m", "pip", "check"], check=True)
     starts_and_works(tmp_path / "venv" / "bin" / "plumbline", tmp_path)
