@@ -165,7 +165,7 @@ class BinnedStatistic(ABC):
     def shares(counts: Counts) -> Counts:
         """Return counts of shape (..., bins) as shares that are nowhere 0 (at least 1e-4, as Evidently fills)."""
         total = counts.sum(axis=-1, keepdims=True)
-        return np.maximum(counts / np.where(total > 0, total, 1.0), 1e-4)
+        return np.asarray(np.maximum(counts / np.where(total > 0, total, 1.0), 1e-4))
 
     @abstractmethod
     def value(self, baseline: Counts, window: Counts, positions: Counts | None = None) -> Counts:
