@@ -60,7 +60,7 @@ check: install $(VENV)/.tested ## Style, types and import contracts
 
 .PHONY: test
 test: check ## Everything but the long suites: under 5 minutes on 2 cores
-	@$(BIN)/pytest -n $(WORKERS) --dist loadgroup -m 'not long'
+	@$(BIN)/pytest -n $(WORKERS) --dist loadfile -m 'not long'
 
 .PHONY: full
 full: $(CI_VENV)/.installed
@@ -75,7 +75,7 @@ $(CI_VENV)/.installed: requirements/full.txt requirements/build.txt pyproject.to
 
 .PHONY: ci
 ci: full $(BUNDLE) ## The full install in an empty environment, the long suites, one pass of each benchmark
-	@$(CI_VENV)/bin/pytest -n $(WORKERS) --dist loadgroup -m long
+	@$(CI_VENV)/bin/pytest -n $(WORKERS) --dist loadfile -m long
 	@$(MAKE) --no-print-directory bench
 
 $(PEERS_VENV)/.installed: requirements/peers.txt requirements/build.txt pyproject.toml hatch_build.py

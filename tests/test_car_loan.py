@@ -19,7 +19,6 @@ from tests.running import Service
 MOVED = {"car_value", "salary_range", "loan_length", "repaid_loan_on_prev_car"}
 UNMOVED = {"debt_to_income_ratio", "size_of_downpayment", "driver_tenure"}
 
-pytestmark = pytest.mark.xdist_group("car_loan")
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
@@ -102,7 +101,7 @@ class Monthly:
     done: dict[str, Any]
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def monthly(shared_service: Service, shared_data: Path, plumbline: Run) -> Iterator[Monthly]:
     """Replay the car loans once, in monthly windows, with a receiver that is told."""
     with Receiver.listening() as receiver, shared_service.client() as client:

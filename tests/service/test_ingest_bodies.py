@@ -10,6 +10,7 @@ import zstandard
 
 from service.ingest import bodies
 from service.problems import BadRequest, MediaTypeUnknown, TooLarge
+from tests import loops
 from tests.service.test_ingest_formats import peak
 
 TEXT = b'{"features": {"age": 41}}' * 1000
@@ -25,7 +26,7 @@ async def pieces(body: bytes, size: int = 65_536) -> AsyncIterator[bytes]:
 def read(body: bytes, wire: int = 2**24, inflated: int = 2**26, size: int = 65_536, **headers: str) -> bytes:
     """Read a body with these headers."""
     given = {name.replace("_", "-"): value for name, value in headers.items()}
-    return asyncio.run(bodies.read(pieces(body, size), given, wire=wire, inflated=inflated))
+    return loops.run(bodies.read(pieces(body, size), given, wire=wire, inflated=inflated))
 
 
 @pytest.mark.parametrize("size", [1, 7, 65_536])
@@ -91,4 +92,4 @@ def test_a_body_that_stays_out_is_given_up(monkeypatch: pytest.MonkeyPatch) -> N
         await asyncio.sleep(10)
 
     with pytest.raises(BadRequest, match="did not arrive"):
-        asyncio.run(bodies.read(slow(), {}, wire=100, inflated=100))
+        loops.run(bodies.read(slow(), {}, wire=100, inflated=100))

@@ -35,6 +35,7 @@ from service.tables import (
     VersionRow,
 )
 from service.words import new_id
+from tests import loops
 from tests.service.built import NOW
 
 
@@ -452,7 +453,7 @@ def test_waiting_requests_are_written_together_and_all_answered(log: Log) -> Non
         return list(await asyncio.gather(*(log.writer.submit(arrival) for arrival in arrivals)))
 
     log.writer.start()
-    answers = asyncio.run(send_all())
+    answers = loops.run(send_all())
     assert [answer.status for answer in answers] == [200] * 200
     assert sorted(int(row["prediction_id"]) for row in log.stored()) == list(range(200))
     assert log.number(IngestBatchRow) < 100
@@ -473,7 +474,7 @@ def test_a_queue_that_is_full_is_overloaded(tmp_path: Path) -> None:
         return [found if isinstance(found, Problem) else await found for found in futures]
 
     log.writer.start()
-    found = asyncio.run(send_all())
+    found = loops.run(send_all())
     accepted = [answer for answer in found if isinstance(answer, Answer)]
     assert 3 <= len(accepted) < 10
     assert len(log.stored()) == len(accepted)
@@ -490,5 +491,5 @@ def test_stopping_writes_what_was_accepted_and_then_refuses(log: Log) -> None:
             log.writer.submit(log.arrival(ids("late"), loop=loop))
 
     log.writer.start()
-    asyncio.run(send_all())
+    loops.run(send_all())
     assert len(log.stored()) == 50
