@@ -381,6 +381,7 @@ class Labels:
         table = pa.Table.from_batches(list(source.batches([identity, self.column])))
         ids = texts(table[identity])
         self._values = plain(table[self.column])
+        self._known = self._values.is_valid().to_numpy(zero_copy_only=False)
         self._index = pd.Index(ids.to_pandas())
         if not self._index.is_unique:
             raise MakesNoSense(f"--ground-truth {path}: an id stands in it twice")
@@ -391,6 +392,7 @@ class Labels:
             ids = ids.combine_chunks()
         found = self._index.get_indexer(pd.Index(ids.to_pandas()))
         has = found >= 0
+        has[has] = self._known[found[has]]
         return pa.table({
             "prediction_id": ids.filter(pa.array(has)),
             "ground_truth": self._values.take(pa.array(found[has])),

@@ -147,6 +147,10 @@ class Source(Protocol):
         """Return where a value was sent, null included only where that can be told from an absent one."""
         ...
 
+    def answered(self, column: Any) -> NDArray[np.bool_]:
+        """Return where a label was sent, null included: it withdraws the one that was sent before."""
+        ...
+
     def objects(self, name: str) -> tuple[pa.Array, Rows]:
         """Return an object member as JSON texts with sorted keys, and the rows where it is no object of scalars."""
         ...
@@ -338,7 +342,7 @@ class Builder:
         """Refuse what says nothing: a label that is none, attributes that are no object."""
         if self._kind == GROUND_TRUTH:
             column = source.role("ground_truth")
-            given = np.zeros(len(source), np.bool_) if column is None else source.given(column)
+            given = np.zeros(len(source), np.bool_) if column is None else source.answered(column)
             self._refuse(
                 np.flatnonzero(~given).astype(np.int64),
                 rows,
@@ -654,6 +658,9 @@ class _Records:
         absent = (msgspec.UNSET,) if any(value is msgspec.UNSET for value in column) else ()
         return np.array([not any(value is other for other in absent) for value in column], np.bool_)
 
+    def answered(self, column: Any) -> NDArray[np.bool_]:
+        return self.given(column)
+
     def objects(self, name: str) -> tuple[pa.Array, Rows]:
         found, wrong = self._objects(name)
         if found is None:
@@ -732,6 +739,9 @@ class _Columns:
         if self._textual:
             return np.asarray(pc.fill_null(pc.not_equal(column, ""), False).to_numpy(zero_copy_only=False))
         return np.asarray(column.is_valid().to_numpy(zero_copy_only=False))
+
+    def answered(self, column: Any) -> NDArray[np.bool_]:
+        return self.given(column) if self._textual else np.ones(len(column), np.bool_)
 
     def objects(self, name: str) -> tuple[pa.Array, Rows]:
         members, _, _ = self.members(name, TAGS)

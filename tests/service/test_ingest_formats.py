@@ -346,3 +346,26 @@ def test_columns_that_come_twice_are_a_bad_request() -> None:
         build(stream(twice), Format.ARROW)
     with pytest.raises(BadRequest, match="twice"):
         build("a,a\n1,2\n", Format.CSV)
+
+
+LABELS = pa.table({"prediction_id": ["a", "b"], "ground_truth": pa.array([1, None], pa.int64())})
+
+
+@pytest.mark.parametrize(
+    ("body", "form"),
+    [
+        (json.dumps(LABELS.to_pylist()).encode(), Format.JSON),
+        (stream(LABELS), Format.ARROW),
+        (parquet(LABELS), Format.PARQUET),
+    ],
+    ids=["json", "arrow", "parquet"],
+)
+def test_a_null_label_withdraws_in_every_format_that_has_nulls(body: bytes, form: Format) -> None:
+    built = build(body, form, kind="ground_truth")
+    assert not codes(built)
+    assert [row["ground_truth"] for row in rows(built, "ground_truth", None)] == ["1", None]
+
+
+def test_an_empty_cell_of_csv_is_no_label() -> None:
+    built = build(b"prediction_id,ground_truth\na,1\nb,\n", Format.CSV, kind="ground_truth")
+    assert codes(built) == {1: "ground_truth_missing"}
