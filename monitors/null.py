@@ -209,13 +209,18 @@ def severity(statistic: BinnedStatistic, values: Counts) -> Counts:
 
 
 def student_tail(observed: float, quiet: Counts) -> float:
-    """Return the chance of a further value at least as large, by the Student-t predictive distribution of ``quiet``."""
+    """Return the chance of a further value at least as large, by the Student-t predictive distribution of ``quiet``.
+
+    Where the quiet values themselves reach it, it is at least the rank among them, (1 + reached) / (1 + number): exact
+    whatever their distribution, and silent beyond the largest of them, where only the distribution can speak.
+    """
     number = quiet.size
     spread = float(quiet.std(ddof=1)) * np.sqrt(1 + 1 / number)
     distance = observed - float(quiet.mean())
     if spread <= 1e-12 * max(1.0, abs(observed)):
         return 0.0 if distance > 0 else 1.0
-    return float(stdtr(number - 1, -distance / spread))
+    reached = int((quiet >= observed).sum())
+    return max(float(stdtr(number - 1, -distance / spread)), (1 + reached) / (1 + number) if reached else 0.0)
 
 
 def predictive(

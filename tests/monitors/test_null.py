@@ -164,10 +164,25 @@ def test_small_blocks_are_left_out_and_the_size_is_what_nearly_all_have() -> Non
     assert equal_size(sizes, 120, least=30)[1] == 120
 
 
-def test_student_s_tail_is_that_of_one_more_draw() -> None:
+@pytest.mark.parametrize("level", [0.002, 0.01, 0.05, 0.2])
+def test_student_s_tail_keeps_its_level_for_one_more_draw(level: float) -> None:
     generator = np.random.default_rng(6)
     p_values = np.array([student_tail(row[0], row[1:]) for row in generator.normal(size=(4000, 21))])
-    assert stats.kstest(p_values, "uniform").pvalue > 0.001
+    assert (p_values <= level).sum() <= stats.binom.ppf(0.999, 4000, level)
+
+
+def test_the_rank_keeps_five_per_cent_where_quiet_values_are_skewed() -> None:
+    # Student's t alone alarms on 8.8 % of exponential draws; at most 1 in 21 is above 20 others.
+    generator = np.random.default_rng(6)
+    p_values = np.array([student_tail(row[0], row[1:]) for row in generator.exponential(size=(4000, 21))])
+    assert (p_values <= 0.05).sum() <= stats.binom.ppf(0.999, 4000, 1 / 21)
+
+
+def test_beyond_the_largest_quiet_value_student_s_t_speaks_alone() -> None:
+    quiet = np.arange(20.0)
+    spread = quiet.std(ddof=1) * np.sqrt(21 / 20)
+    assert student_tail(40.0, quiet) == pytest.approx(stats.t.sf((40.0 - 9.5) / spread, 19))
+    assert student_tail(18.5, quiet) == pytest.approx(2 / 21)  # one of 20 reaches it
 
 
 def test_equal_blocks_leave_only_the_permutation_null() -> None:
