@@ -39,7 +39,15 @@ def test_the_readme_fits_one_screen_and_names_the_two_commands() -> None:
     assert len(text.splitlines()) < 90
     assert "make demo" in text
     assert "make test" in text
-    assert len(BLOCKS) == 5
+    assert len(BLOCKS) == 6
+    things = re.findall(r"^\*\*(\d)\. (.+?)\*\*", text, re.M)
+    assert [name for _, name in things] == [
+        "Post predictions",
+        "Post labels",
+        "Add a monitor",
+        "Receive a webhook",
+        "Read an alert",
+    ]
 
 
 def test_every_block_of_the_readme_runs(tmp_path: Path, service: Service) -> None:

@@ -114,7 +114,8 @@ class Parsed:
 
     def count(self, code: str, number: int) -> None:
         """Remark on something that costs nobody a record."""
-        self.counted[code] += number
+        if number:
+            self.counted[code] += number
 
     def add_records(self, records: Sequence[Record], rows: Rows, *, plain: bool) -> None:
         """Take in JSON records."""
