@@ -2,7 +2,9 @@
 
 import asyncio
 import hashlib
+import os
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Query, Request
@@ -39,6 +41,8 @@ router = APIRouter(prefix="/v1/models/{model}", tags=["ingest"])
 
 SMALL = 32 * 2**10
 """A body up to this size is read at once and put into columns together with others."""
+_BUILDERS = ThreadPoolExecutor(len(os.sched_getaffinity(0)), "ingest-columns")
+"""Threads that put large bodies into columns: more than there are processors would only take turns."""
 _RECORD = {
     "prediction_id": "loan-000017",
     "timestamp": "2026-11-22T13:00:00Z",
@@ -158,7 +162,7 @@ async def _take_in(request: Request, model: str, kind: str) -> Response:
             arrival.payloads = payloads(arrival.built)
 
         arrival.build = build
-        await loop.run_in_executor(None, prepare)
+        await loop.run_in_executor(_BUILDERS, prepare)
     answer = await writer.submit(arrival)
     headers = {"Idempotency-Replayed": "true"} if answer.replayed else None
     return Response(answer.body, answer.status, headers, "application/json")

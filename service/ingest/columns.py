@@ -173,6 +173,11 @@ class Builder:
         self._remarks: list[Faults] = []
         self._counted: Counter[str] = Counter()
 
+    @property
+    def flat(self) -> bool:
+        """Whether JSON records may come as flat columns too: not where a text may spell a set of labels."""
+        return self._schema.task != "multilabel"
+
     def refuse(self, rows: Rows, code: str, pointer: str, detail: str) -> None:
         """Keep out records that could not even be read."""
         if len(rows):

@@ -5,6 +5,7 @@ import csv
 import io
 import json
 import math
+import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -19,7 +20,7 @@ import pyarrow.csv as pacsv
 from numba import njit
 from numpy.typing import NDArray
 
-from service.ingest import scan, streams
+from service.ingest import scan, streams, uniform
 from service.ingest.columns import Record
 from service.ingest.hashing import text_buffers
 from service.ingest.scan import DEEP, DEPTH, KEYS, LARGE, LOGICAL, NUL, OTHER, TEXT
@@ -82,6 +83,11 @@ def format_of(content_type: str | None) -> tuple[Format, str]:
 class Sink(Protocol):
     """Where records go: a builder of columns, or a list that waits for one."""
 
+    @property
+    def flat(self) -> bool:
+        """Whether JSON records may come as flat columns too."""
+        ...
+
     def refuse(self, rows: Rows, code: str, pointer: str, detail: str) -> None:
         """Keep out records that could not be read."""
         ...
@@ -107,6 +113,11 @@ class Parsed:
     blocks: list[tuple[Sequence[Record], Rows, bool]] = field(default_factory=list)
     refusals: list[tuple[Rows, str, str, str]] = field(default_factory=list)
     counted: Counter[str] = field(default_factory=Counter)
+
+    @property
+    def flat(self) -> bool:
+        """Columns are put together where they are read."""
+        return False
 
     def refuse(self, rows: Rows, code: str, pointer: str, detail: str) -> None:
         """Keep out records that could not be read."""
@@ -182,6 +193,9 @@ def _read_json(body: bytes, sink: Sink) -> int:
     if not first:
         raise BadRequest("the body is empty")
     if first == b"[":
+        count = _read_alike(body, data, start + 1, sink, lines=False)
+        if count is not None:
+            return count
         end = scan.end_of_array(data, start)
         if end < 0 or body[end:].strip():
             raise BadRequest("the body is not JSON: the array is not closed, or something follows it")
@@ -202,7 +216,27 @@ def _read_json(body: bytes, sink: Sink) -> int:
 def _read_lines(body: bytes, sink: Sink) -> int:
     if body.startswith(_BOM):
         body = body[len(_BOM) :]
-    return _read_records(body, np.frombuffer(body, np.uint8), scan.LINES, 0, sink)
+    data = np.frombuffer(body, np.uint8)
+    count = _read_alike(body, data, 0, sink, lines=True)
+    return _read_records(body, data, scan.LINES, 0, sink) if count is None else count
+
+
+def _read_alike(body: bytes, data: NDArray[np.uint8], start: int, sink: Sink, *, lines: bool) -> int | None:
+    """Read records that all have the same members, and return how many; none, and nothing read, where they have not."""
+    if not sink.flat:
+        return None
+    blank = re.compile(rb"[ \t\r\n]*").match(body, start)
+    blocks = uniform.tables(body, data, blank.end() if blank else start, lines=lines)
+    if blocks is None:
+        return None
+    total: int = sum(block.num_rows for block in blocks)
+    if total > RECORDS:
+        raise TooLarge(f"a body has at most {RECORDS} records", limit=RECORDS)
+    count = 0
+    for block in blocks:
+        sink.add_table(block, np.arange(count, count + block.num_rows, dtype=np.int64), textual=False)
+        count += block.num_rows
+    return total
 
 
 def _read_records(body: bytes, data: NDArray[np.uint8], kind: int, start: int, sink: Sink) -> int:
