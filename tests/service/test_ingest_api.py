@@ -78,6 +78,30 @@ def test_the_same_id_in_every_form_and_state_counts_once(client: TestClient, mod
     assert [item["features"] for item in found] == [{"age": 41.0, "job": "clerk"}] * 2
 
 
+def test_the_same_id_in_requests_at_once_counts_once(client: TestClient, model: str) -> None:
+    with ThreadPoolExecutor(8) as threads:
+        answers = list(threads.map(lambda _: send(client, model, record("twin")).json(), range(8)))
+    assert all(answer["accepted"] + answer["duplicates"] == 1 for answer in answers)
+    span = {"from": "2026-11-01T00:00:00Z", "to": "2026-11-01T01:00:00Z"}
+    listed = client.get(f"/v1/models/{model}/predictions", params=span).json()["items"]
+    assert [item["prediction_id"] for item in listed] == ["twin"]
+    found = client.get(f"/v1/models/{model}/ingest", params={**span, "kind": "predictions"}).json()["items"]
+    assert [(item["accepted"], item["duplicates"], item["conflicts"]) for item in found] == [(1, 7, 0)]
+
+
+def test_a_label_before_its_prediction_and_a_corrected_one_count_once(client: TestClient, model: str) -> None:
+    label = {"prediction_id": "early", "ground_truth": 0, "timestamp": "2026-11-02T00:00:00Z"}
+    assert send(client, model, label, "ground-truth").json()["waiting"] == 1
+    assert send(client, model, record("early")).json()["accepted"] == 1
+    later = {**label, "ground_truth": 1, "timestamp": "2026-11-03T00:00:00Z"}
+    assert send(client, model, later, "ground-truth").json()["corrected"] == 1
+    span = {"from": "2026-11-01T00:00:00Z", "to": "2026-11-01T01:00:00Z"}
+    listed = client.get(f"/v1/models/{model}/predictions", params=span).json()["items"]
+    assert [(item["prediction_id"], item["ground_truth"]) for item in listed] == [("early", "1")]
+    found = client.get(f"/v1/models/{model}/ingest", params={**span, "kind": "ground_truth"}).json()["items"]
+    assert [(item["accepted"], item["corrected"]) for item in found] == [(1, 1)]
+
+
 def test_a_service_that_starts_again_knows_what_it_had(tmp_path_factory: pytest.TempPathFactory) -> None:
     folder = tmp_path_factory.mktemp("again")
     with opened(folder, min_free_bytes=0) as client:
