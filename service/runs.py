@@ -22,6 +22,7 @@ from monitors import budget, discovery
 from monitors.blocks import Blocks
 from monitors.contract import Arrivals, Comparison, Kind, Result, Subject, Verdict
 from monitors.layout import Layout
+from monitors.null import ENOUGH_BLOCKS
 from monitors.profile import Profile, merged
 from service import alerts, baselines, windows
 from service.alerts import Finding
@@ -49,7 +50,6 @@ from service.windows import Grid
 from service.words import DAY, HOUR, Span, bucket_of, bucket_start, derived_id, format_time
 
 SCALES = (1, 7, 28)
-ENOUGH_BLOCKS = 20
 OWN_WINDOWS = 60
 """How many of the model's own quiet windows are compared at most."""
 LEASE = timedelta(minutes=10)

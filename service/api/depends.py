@@ -43,6 +43,7 @@ from service.tables import AuditRow, BaselineRow, IngestRequestRow, ModelRow, Mo
 from service.words import NAME, parse_time
 
 Handler = TypeVar("Handler", bound=Callable[..., Awaitable[Response]])
+Named = TypeVar("Named", VersionRow, BaselineRow, MonitorRow)
 
 OPEN: Final = frozenset(
     {
@@ -133,14 +134,19 @@ def model_named(session: Session, principal: Principal, name: str, *, archived: 
     return row
 
 
-def version_named(session: Session, model: ModelRow, name: str) -> VersionRow:
-    """Return a version of the model."""
+def _of_model(session: Session, model: ModelRow, table: type[Named], noun: str, name: str) -> Named:
+    """Return the model's row of that name; a name that none can have is not looked up."""
     row = None
     if NAME.match(name):
-        row = session.scalar(select(VersionRow).where(VersionRow.model_id == model.id, VersionRow.name == name))
+        row = session.scalar(select(table).where(table.model_id == model.id, table.name == name))
     if row is None:
-        raise NotFound(f"model {model.name!r} has no version {name!r}")
+        raise NotFound(f"model {model.name!r} has no {noun} {name!r}")
     return row
+
+
+def version_named(session: Session, model: ModelRow, name: str) -> VersionRow:
+    """Return a version of the model."""
+    return _of_model(session, model, VersionRow, "version", name)
 
 
 def version_or_active(session: Session, model: ModelRow, name: str | None) -> VersionRow:
@@ -155,22 +161,12 @@ def version_or_active(session: Session, model: ModelRow, name: str | None) -> Ve
 
 def baseline_named(session: Session, model: ModelRow, name: str) -> BaselineRow:
     """Return a baseline of the model."""
-    row = None
-    if NAME.match(name):
-        row = session.scalar(select(BaselineRow).where(BaselineRow.model_id == model.id, BaselineRow.name == name))
-    if row is None:
-        raise NotFound(f"model {model.name!r} has no baseline {name!r}")
-    return row
+    return _of_model(session, model, BaselineRow, "baseline", name)
 
 
 def monitor_named(session: Session, model: ModelRow, name: str) -> MonitorRow:
     """Return a monitor of the model."""
-    row = None
-    if NAME.match(name):
-        row = session.scalar(select(MonitorRow).where(MonitorRow.model_id == model.id, MonitorRow.name == name))
-    if row is None:
-        raise NotFound(f"model {model.name!r} has no monitor {name!r}")
-    return row
+    return _of_model(session, model, MonitorRow, "monitor", name)
 
 
 def visible(principal: Principal, statement: Select[Any]) -> Select[Any]:
