@@ -11,6 +11,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
@@ -196,6 +197,41 @@ class Arrivals:
     judged: bool = True
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Attribute:
+    """A protected attribute as it is declared: its groups by value, or by cuts of a number; two or three crossed.
+
+    Group i of ``cuts`` holds the values from cut i - 1 on to below cut i. ``values`` are the groups asked for, none
+    where every value is one. ``reference`` is the group that others are compared with.
+    """
+
+    name: str
+    cuts: tuple[float, ...] = ()
+    values: tuple[str, ...] = ()
+    reference: str | None = None
+    crossed: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Task:
+    """What the model answers: the task, its classes, and what is declared for fairness.
+
+    ``favourable_outcome`` is the class that is good for the person, or ``{"above": x}`` / ``{"below": x}``.
+    """
+
+    name: str = ""
+    classes: tuple[str, ...] = ()
+    positive_class: str | None = None
+    decision_threshold: float = 0.5
+    favourable_outcome: str | Mapping[str, float] | None = None
+    protected: tuple[Attribute, ...] = ()
+    group_variable: str | None = None
+
+
+def _no_rows() -> pa.Table | None:
+    return None
+
+
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
     """All that a monitor may look at: one window of one version and what it is compared with.
@@ -203,6 +239,9 @@ class Comparison:
     ``scales`` maps 1, 7, 28, … (numbers of windows) to the merged profile of the last so many windows; 1 is always
     there. ``blocks`` maps a scale to the blocks of the quiet stream of that length, absent where there are none.
     ``generator(metric, subject)`` is seeded with monitor, version and window too, never with the attempt.
+    ``rows()`` is the window's row sample and ``baseline_rows()`` the baseline's, at most 10,000 rows drawn at random:
+    tables in the lake's columns (``features.age``, ``prediction``, ``score``, ``ground_truth``, …) without protected
+    attributes, read when they are asked for; None where there are none.
     """
 
     columns: Sequence[Column]
@@ -214,6 +253,9 @@ class Comparison:
     starts_at: datetime
     ends_at: datetime
     generator: Callable[[str, Subject], np.random.Generator]
+    task: Task = Task()
+    rows: Callable[[], pa.Table | None] = _no_rows
+    baseline_rows: Callable[[], pa.Table | None] = _no_rows
 
     @property
     def window(self) -> Profile:

@@ -13,6 +13,7 @@ from datetime import datetime
 from threading import Lock
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 from sqlalchemy import func, select
 from sqlalchemy.dialects import postgresql, sqlite
@@ -21,12 +22,12 @@ from sqlalchemy.orm import Session
 from monitors import constraints as suggested
 from monitors import kernel
 from monitors.blocks import Blocks
-from monitors.contract import Column, Role, Type
+from monitors.contract import Attribute, Column, Role, Task, Type
 from monitors.layout import Layout, OutcomeLayout, plan_layout
 from monitors.profile import Profile
 from service.clock import Clock
 from service.database import EPOCH, Database, microseconds
-from service.lake import Lake
+from service.lake import Lake, samples
 from service.problems import Conflict, NotFound, Unprocessable
 from service.tables import BaselineRow, BlocksRow, FeatureRow, LayoutRow, ModelRow, VersionRow
 from service.uploads import Meaning, Sheet
@@ -274,6 +275,32 @@ def protected_path(path: str) -> str:
     return path.replace(".parquet", ".protected.parquet")
 
 
+def task_of(model: ModelRow) -> Task:
+    """Return what a model answers, as monitors see it."""
+    return Task(
+        name=model.task,
+        classes=tuple(map(str, model.classes or ())),
+        positive_class=model.positive_class,
+        decision_threshold=model.decision_threshold,
+        favourable_outcome=model.favourable_outcome,
+        protected=tuple(_attribute(each) for each in model.protected_attributes),
+        group_variable=model.group_variable,
+    )
+
+
+def _attribute(declared: str | Mapping[str, Any]) -> Attribute:
+    if isinstance(declared, str):
+        return Attribute(name=declared)
+    crossed = tuple(declared.get("crossed", ()))
+    return Attribute(
+        name=declared.get("name") or "*".join(crossed),
+        cuts=tuple(declared.get("cuts") or ()),
+        values=tuple(map(str, declared.get("values") or ())),
+        reference=declared.get("reference"),
+        crossed=crossed,
+    )
+
+
 def outcome_layout(task: str, classes: Sequence[str], positive: str | None) -> OutcomeLayout | None:
     """Return what the outcome tables are made of; none where the classes are not known well enough."""
     if task == "regression":
@@ -491,6 +518,22 @@ def rows_of(lake: Lake, row: BaselineRow) -> pa.Table:
     if row.path is None:
         raise NotFound(f"baseline {row.name!r} keeps no rows")
     return lake.read_table(row.path)
+
+
+def sample(lake: Lake, row: BaselineRow) -> pa.Table | None:
+    """Return a simple random sample of 10,000 of a baseline's rows, always the same; None where it keeps no rows."""
+    if row.path is None:
+        return None
+
+    def drawn() -> pa.Table:
+        table = rows_of(lake, row)
+        if table.num_rows <= samples.ROWS:
+            return table
+        chosen = np.random.default_rng(int(row.uid, 16)).choice(table.num_rows, samples.ROWS, replace=False)
+        return table.take(pa.array(np.sort(chosen)))
+
+    found: pa.Table = _remembered.get(("sample", row.uid), drawn)
+    return found
 
 
 def _framed(profile_now: Profile) -> bytes:

@@ -428,6 +428,9 @@ def compared(session: Session, workshop: Workshop, due: Due, known: Measured) ->
         starts_at=due.window.start,
         ends_at=due.window.end,
         generator=generators(due),
+        task=baselines.task_of(due.model),
+        rows=lambda: workshop.profiles.sample(session, due.version, due.window, labels=True),
+        baseline_rows=lambda: baselines.sample(workshop.lake, baseline),
     )
 
 

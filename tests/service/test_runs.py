@@ -18,12 +18,15 @@ from service import baselines, runs
 from service.clock import SetClock
 from service.runs import claimed, decode_results, execute, record
 from service.tables import (
+    BaselineRow,
     ExclusionRow,
+    ModelRow,
     ModelStatusRow,
     MonitorRow,
     ReplayRow,
     ResultRow,
     RunRow,
+    VersionRow,
     WebhookRow,
 )
 from service.words import new_id
@@ -490,3 +493,28 @@ def test_a_backfill_opens_an_alert_only_where_it_is_asked_to(shop: Watched, aler
     assert [run.status for run in shop.runs()] == ["violations"] * 3
     assert [run.judged for run in shop.runs()] == [alert] * 3
     assert len(shop.alerts()) == expected
+
+
+def test_what_a_monitor_may_look_at_holds_the_rows_of_window_and_baseline(shop: Watched) -> None:
+    shop.stream(0, 24)
+    shop.at_hour(25)
+    shop.sealer.seal(shop.model_id)
+    with shop.database.reading() as session:
+        monitor = session.scalars(select(MonitorRow).where(MonitorRow.kind == "data_drift")).one()
+        due = runs.Due(
+            model=session.get_one(ModelRow, monitor.model_id),
+            version=session.scalars(select(VersionRow)).one(),
+            monitor=monitor,
+            window=day(0),
+            data=hours(0, 48),
+        )
+        known = runs.Measured(baseline=session.scalars(select(BaselineRow)).one(), layout=1)
+        comparison = runs.compared(session, shop.scheduler._workshop, due, known)
+        window, baseline = comparison.rows(), comparison.baseline_rows()
+    assert window is not None
+    assert baseline is not None
+    assert window.num_rows == comparison.window.rows == 72
+    assert baseline.num_rows == comparison.baseline.rows
+    assert {"features.age", "prediction", "score"} <= set(window.column_names) & set(baseline.column_names)
+    assert "ground_truth" in window.column_names
+    assert comparison.task.name == "binary"
