@@ -6,6 +6,8 @@ from hashlib import blake2b
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+import structlog
+
 from service.access import Keyring
 from service.clock import Clock, SystemClock
 from service.database import Database
@@ -15,6 +17,9 @@ from service.profiles import Profiles
 from service.schema import migrate
 from service.settings import Settings
 from service.webhooks import Sender
+from service.worker import Worker, network_remains
+
+log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True)
@@ -32,6 +37,7 @@ class Assembly:
     profiles: Profiles
     keyring: Keyring
     sender: Sender
+    worker: Worker
 
     @property
     def software(self) -> str:
@@ -43,6 +49,8 @@ class Assembly:
         migrate(self.database)
         self.lake.adopt(self.database)
         self.keyring.start()
+        if why := network_remains():
+            log.warning("the worker process keeps the network of this one; it may open no socket all the same", why=why)
         if "api" in self.settings.roles:
             self.writer.start()
 
@@ -50,6 +58,7 @@ class Assembly:
         """Finish what was accepted and let go of the database."""
         if "api" in self.settings.roles:
             self.writer.stop()
+        self.worker.close()
         self.database.close()
 
 
@@ -103,4 +112,5 @@ def assemble(settings: Settings, clock: Clock | None = None) -> Assembly:
         profiles=Profiles(database, lake, clock, settings),
         keyring=Keyring(database, clock, settings),
         sender=Sender(database, clock, settings, secret),
+        worker=Worker(),
     )

@@ -39,6 +39,12 @@ def test_no_module_can_load_a_pickle_or_run_text_as_code(path: Path) -> None:
     assert not called(tree) & NEVER_CALLED
 
 
+def test_heavy_libraries_are_imported_only_by_what_the_worker_process_runs() -> None:
+    allowed = (ROOT / "service" / "tasks", ROOT / "explainers")
+    others = [path for path in SOURCES if not any(path.is_relative_to(folder) for folder in allowed)]
+    assert not [path for path in others if imported(ast.parse(path.read_text())) & WORKER_ONLY]
+
+
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_every_module_begins_with_a_sentence(path: Path) -> None:
     sentence = ast.get_docstring(ast.parse(path.read_text()))
