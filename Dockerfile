@@ -1,4 +1,4 @@
-# One image for every role: the command says which (`serve`, `migrate`, `replay`, `sign-in`); PLUMBLINE_ROLES parts the work.
+# One image for every role: the command says which (`serve`, `worker`, `migrate`, `replay`, `sign-in`).
 ARG PYTHON=3.12.12-slim-bookworm
 
 # --- the wheel and its environment ---

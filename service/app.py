@@ -10,10 +10,11 @@ from fastapi import APIRouter, FastAPI
 import service.api
 import service.pages
 from service.api import depends, problems
-from service.assembly import Assembly, assemble, software
+from service.assembly import assemble, software
 from service.clock import Clock
 from service.pages.routes import problem_page
-from service.scheduler import Scheduler
+from service.problems import Problem
+from service.scheduler import working
 from service.settings import Settings
 
 
@@ -29,16 +30,13 @@ def routers() -> Iterator[APIRouter]:
 @asynccontextmanager
 async def _running(app: FastAPI) -> AsyncIterator[None]:
     """Run the parts while the application runs: the log first, then what works in the background."""
-    assembly: Assembly = app.state.assembly
-    assembly.start()
-    scheduler = Scheduler(assembly)
-    scheduler.start()
-    app.state.scheduler = scheduler
     try:
-        yield
-    finally:
-        scheduler.stop()
-        assembly.stop()
+        with working(app.state.assembly) as scheduler:
+            app.state.scheduler = scheduler
+            yield
+    except Problem as refusal:
+        app.state.refusal = refusal
+        raise
 
 
 def create_app(settings: Settings | None = None, clock: Clock | None = None) -> FastAPI:

@@ -1,21 +1,25 @@
 """All parts of the running service, made once from the settings and handed to whoever needs them."""
 
 import secrets
+from contextlib import suppress
 from dataclasses import dataclass
 from hashlib import blake2b
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import structlog
+from sqlalchemy.exc import SQLAlchemyError
 
 from service.access import Keyring
 from service.clock import Clock, SystemClock
 from service.database import Database
 from service.ingest.writer import Writer
-from service.lake import Index, Lake, Sealer
+from service.lake import Index, Lake, Sealer, host
+from service.problems import Unavailable
 from service.profiles import Profiles
 from service.schema import migrate
 from service.settings import Settings
+from service.tables import PropertyRow
 from service.webhooks import Sender
 from service.worker import Worker, network_remains
 
@@ -47,7 +51,9 @@ class Assembly:
     def start(self) -> None:
         """Bring schema, lake and keys up to date, then open the log."""
         migrate(self.database)
+        host.hold(self.database)
         self.lake.adopt(self.database)
+        check_secret(self.database, self.secret)
         self.keyring.start()
         if why := network_remains():
             log.warning("the worker process keeps the network of this one; it may open no socket all the same", why=why)
@@ -59,6 +65,8 @@ class Assembly:
         if "api" in self.settings.roles:
             self.writer.stop()
         self.worker.close()
+        with suppress(SQLAlchemyError):  # a database that is gone needs no farewell
+            host.let_go(self.database)
         self.database.close()
 
 
@@ -90,6 +98,23 @@ def secret_of(settings: Settings) -> bytes:
         finally:
             fresh.unlink()
     return path.read_bytes()
+
+
+def check_secret(database: Database, secret: bytes) -> None:
+    """Make sure that all processes of a database have one secret, else `Unavailable`.
+
+    With another one no id would be recognised that came before, and no webhook's secret could be read.
+    """
+    mark = blake2b(secret, digest_size=16, person=b"plumbline mark").hexdigest()
+    with database.writing() as session:
+        known = session.get(PropertyRow, "secret")
+        if known is None:
+            session.add(PropertyRow(name="secret", value=mark))
+        elif known.value != mark:
+            raise Unavailable(
+                "this is not the secret that the database was made with; set PLUMBLINE_SECRET_KEY, or put secret.key "
+                "in the data folder, to what its other processes (or the machine it comes from) have"
+            )
 
 
 def assemble(settings: Settings, clock: Clock | None = None) -> Assembly:

@@ -1,15 +1,23 @@
 """One database, two ways in: reading, and writing that takes its lock at the start."""
 
+import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import sqlalchemy.exc
 from sqlalchemy import BigInteger, Engine, Integer, create_engine, event
 from sqlalchemy.engine import Connection, Dialect
 from sqlalchemy.orm import Session, sessionmaker
 from sqlalchemy.types import TypeDecorator
 
+from service.problems import Problem, StorageFull, Unavailable
+
+CONNECT_SECONDS = 5
+IDLE_MILLISECONDS = 60_000
+"""A PostgreSQL transaction that writes and is left alone for so long is ended: its process is frozen or cut off."""
+FULL = ("is full", "disk i/o error", "no space left", "could not extend file")
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -40,6 +48,27 @@ class UtcDateTime(TypeDecorator[datetime]):
         return None if value is None else from_microseconds(int(value))
 
 
+def failure_of(failed: Exception) -> Problem | None:
+    """Return what a caller is told where the database or the disk is what failed; None where it is something else."""
+    kinds = (sqlalchemy.exc.OperationalError, sqlalchemy.exc.InterfaceError, sqlalchemy.exc.InternalError)
+    if isinstance(failed, OSError):
+        return _full() if failed.errno in (errno.ENOSPC, errno.EDQUOT) else None
+    if isinstance(failed, sqlalchemy.exc.DBAPIError):
+        if any(said in str(failed).lower() for said in FULL):
+            return _full()
+        gone = failed.connection_invalidated or isinstance(failed, kinds)
+    else:
+        gone = isinstance(failed, sqlalchemy.exc.TimeoutError)
+    if not gone:
+        return None
+    return Unavailable("the database does not answer now; nothing was stored", headers={"Retry-After": "2"})
+
+
+def _full() -> Problem:
+    told = "there is no room for more; nothing of this request was stored"
+    return StorageFull(told, headers={"Retry-After": "30"})
+
+
 BigKey = BigInteger().with_variant(Integer, "sqlite")
 
 
@@ -56,7 +85,14 @@ class Database:
 
     def _engine(self, url: str) -> Engine:
         if not self.is_sqlite:
-            return create_engine(url, hide_parameters=True, pool_pre_ping=True, pool_size=10, max_overflow=20)
+            return create_engine(
+                url,
+                hide_parameters=True,
+                pool_pre_ping=True,
+                pool_size=10,
+                max_overflow=20,
+                connect_args={"connect_timeout": CONNECT_SECONDS},
+            )
         engine = create_engine(
             url,
             hide_parameters=True,
@@ -88,7 +124,9 @@ class Database:
     def writing(self) -> Iterator[Session]:
         """Open a session that holds the write lock, and commit it where nothing was raised."""
         with self._writing.begin() as session:
-            session.connection()  # a session begins at its first statement; the lock is wanted now
+            connection = session.connection()  # a session begins at its first statement; the lock is wanted now
+            if not self.is_sqlite:
+                connection.exec_driver_sql(f"SET LOCAL idle_in_transaction_session_timeout = {IDLE_MILLISECONDS}")
             yield session
 
     def close(self) -> None:

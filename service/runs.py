@@ -29,7 +29,7 @@ from service.alerts import Finding
 from service.clock import Clock
 from service.database import EPOCH, Database
 from service.lake import Lake
-from service.lake.lease import is_gone, lease_now, owner_here
+from service.lake.lease import LeaseLost, is_gone, kept, lease_now, owner_here
 from service.problems import Problem
 from service.profiles import Profiles
 from service.settings import Settings
@@ -52,7 +52,6 @@ from service.words import DAY, HOUR, Span, bucket_of, bucket_start, derived_id, 
 SCALES = (1, 7, 28)
 OWN_WINDOWS = 60
 """How many of the model's own quiet windows are compared at most."""
-LEASE = timedelta(minutes=10)
 ATTEMPTS = 2
 """A run that fails so often stays failed."""
 CRASHES = 5
@@ -160,7 +159,8 @@ def execute(workshop: Workshop, due: Due) -> RunRow | None:
         return None
     measured = Measured()
     try:
-        with workshop.database.reading() as session:
+        lease = workshop.settings.lease_seconds
+        with kept(lambda: renew(workshop, claim), lease), workshop.database.reading() as session:
             measure(session, workshop, due, measured)
     except Unmeasured as outcome:
         measured.status, measured.reason, measured.edge = outcome.status, outcome.reason, outcome.edge
@@ -281,6 +281,7 @@ def claimed(workshop: Workshop, due: Due) -> Claim | None:
 
 def _claimed(session: Session, workshop: Workshop, due: Due) -> Claim | None:
     now, leased = workshop.clock.now(), lease_now(session, workshop.database)
+    lease = timedelta(seconds=workshop.settings.lease_seconds)
     rows = session.scalars(
         select(RunRow)
         .where(
@@ -295,14 +296,14 @@ def _claimed(session: Session, workshop: Workshop, due: Due) -> Claim | None:
     newest = rows[0] if rows else None
     if newest is not None and newest.status in ("queued", "running"):
         held = newest.status == "running" and newest.lease_until is not None and newest.lease_until > leased
-        if held and not is_gone(newest.owner or ""):
+        if held and not is_gone(newest.owner or "", workshop.database):
             return None
         if newest.attempt >= CRASHES:
             newest.status, newest.reason = "failed", f"the process ended {newest.attempt} times while this ran"
             newest.owner, newest.lease_until, newest.finished_at = None, None, now
             return None
         newest.status, newest.attempt = "running", newest.attempt + 1
-        newest.owner, newest.lease_until, newest.started_at = owner_here(), leased + LEASE, now
+        newest.owner, newest.lease_until, newest.started_at = owner_here(), leased + lease, now
         return Claim(newest.id, newest.attempt)
     if newest is not None and not due.again and (due.backfill or not newest.backfill):
         return None
@@ -325,11 +326,21 @@ def _claimed(session: Session, workshop: Workshop, due: Due) -> Claim | None:
         software=workshop.software,
         attempt=1,
         owner=owner_here(),
-        lease_until=leased + LEASE,
+        lease_until=leased + lease,
     )
     session.add(run)
     session.flush()
     return Claim(run.id, 1)
+
+
+def renew(workshop: Workshop, claim: Claim) -> None:
+    """Hold a claim for longer; `LeaseLost` where another has taken the run over."""
+    with workshop.database.writing() as session:
+        until = lease_now(session, workshop.database) + timedelta(seconds=workshop.settings.lease_seconds)
+        mine = (RunRow.id == claim.run_id, RunRow.attempt == claim.attempt, RunRow.status == "running")
+        held = session.execute(update(RunRow).where(*mine).values(lease_until=until).returning(RunRow.id)).first()
+    if held is None:
+        raise LeaseLost(f"run {claim.run_id} went to another process")
 
 
 def abandon(workshop: Workshop, claim: Claim, reason: str) -> None:

@@ -1,5 +1,7 @@
 """The scheduler: looks every few seconds for what is due and runs it, in order of time, whoever else looks too."""
 
+import os
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -16,12 +18,26 @@ from sqlalchemy.orm import Session, aliased
 from monitors import discovery
 from service import alerts, baselines, profiles, runs, windows
 from service.assembly import Assembly
+from service.lake import host
 from service.lake.lease import is_gone, lease_now
 from service.problems import Conflict, NotFound, Problem, Unavailable
 from service.runs import Due, Workshop
-from service.tables import AlertRow, ArrivalRow, IngestBatchRow, ModelRow, MonitorRow, ReplayRow, RunRow, VersionRow
+from service.tables import (
+    AlertRow,
+    ArrivalRow,
+    IngestBatchRow,
+    JobRow,
+    ModelRow,
+    MonitorRow,
+    ReplayRow,
+    RunRow,
+    VersionRow,
+)
 from service.words import HOUR, Span, bucket_of, bucket_start, derived_id
 
+UNFINISHED = ("queued", "running")
+BACKFILL = "backfill"
+"""The kind of job whose work is runs in the queue: any worker does it, whichever process was asked."""
 RUNS_PER_TICK = 100
 """Of one model, so that catching up on one leaves room for the others."""
 REVISE_AFTER = timedelta(minutes=15)
@@ -109,10 +125,13 @@ class Scheduler:
         every: list[tuple[str, Callable[[], object], float]] = [
             ("sealer", self._seal, min(settings.tick_seconds, 1.0)),
             ("scheduler", self._run, settings.tick_seconds),
+            ("worker", self._work, settings.tick_seconds),
             ("sender", self._send, min(settings.tick_seconds, 1.0)),
         ]
+        if self._assembly.database.is_sqlite:
+            every.append(("host", self._beat, host.BEAT_SECONDS))
         for role, work, seconds in every:
-            if role in settings.roles:
+            if role in settings.roles or role == "host":
                 self._jobs.add_job(
                     self._guarded,
                     "interval",
@@ -136,7 +155,7 @@ class Scheduler:
     def tick(self) -> int:
         """Do all that is due now, once, and return how many windows were run or stored as empty."""
         self._seal()
-        done = self._run()
+        done = self._run() + self._work()
         self._assembly.sender.send_all_due()
         return done
 
@@ -150,6 +169,11 @@ class Scheduler:
         self._assembly.sealer.seal_due()
         self._assembly.profiles.refresh(seconds=1.0)
         self._assembly.sealer.tidy()
+
+    def _beat(self) -> None:
+        if (other := host.beat(self._assembly.database)) is not None:
+            log.critical("another host has taken this SQLite database; this process ends", owner=other[0])
+            os.kill(os.getpid(), signal.SIGTERM)
 
     def _send(self) -> None:
         self._assembly.sender.send_due(wait=False)
@@ -173,6 +197,50 @@ class Scheduler:
         self._remind()
         return done
 
+    def _work(self) -> int:
+        """Run what was asked for, every model a share of it, beside what is due by time."""
+        with self._assembly.database.reading() as session:
+            queued = select(RunRow.model_id).where(RunRow.status.in_(UNFINISHED), RunRow.backfill.is_(True))
+            models = session.scalars(queued.distinct().order_by(RunRow.model_id)).all()
+        done = 0
+        for model_id in models:
+            if self._stopping.is_set():
+                break
+            try:
+                done += self.work_model(model_id)
+            except Exception:  # one model's trouble is not the others'
+                log.exception("what was asked for could not be run", model=model_id)
+        return done
+
+    def work_model(self, model_id: int, limit: int = RUNS_PER_TICK) -> int:
+        """Run what was asked for of a model, earliest window first, and return how much."""
+        done = 0
+        with self._alone(-model_id):
+            self._assembly.sealer.seal(model_id)
+            with self._assembly.database.reading() as session:
+                asked = self._unfinished(session, model_id, backfill=True)
+            for due in asked[:limit]:
+                if self._stopping.is_set():
+                    break
+                done += runs.execute(self._workshop, due) is not None
+                self._progress(model_id)
+        return done
+
+    def _progress(self, model_id: int) -> None:
+        """Write down how far the jobs are whose work is queued runs, and that they are done when none is left."""
+        going = (JobRow.model_id == model_id, JobRow.kind == BACKFILL, JobRow.state.in_(UNFINISHED))
+        with self._assembly.database.writing() as session:
+            for job in session.scalars(select(JobRow).where(*going).with_for_update()):
+                left = session.scalar(
+                    select(func.count())
+                    .select_from(RunRow)
+                    .where(RunRow.job_id == job.id, RunRow.status.in_(UNFINISHED))
+                )
+                now = self._assembly.clock.now()
+                job.state, job.done, job.started_at = "running", (job.total or 0) - (left or 0), job.started_at or now
+                if not left:
+                    job.state, job.finished_at = "done", now
+
     def _remind(self) -> None:
         with self._assembly.database.reading() as session:
             if session.scalar(select(AlertRow.id).where(AlertRow.state.in_(alerts.OPEN)).limit(1)) is None:
@@ -193,7 +261,7 @@ class Scheduler:
         mark = until if until is not None else self._watermark(model_id)
         with self._assembly.database.reading() as session:
             waiting = (
-                bool(self._unfinished(session, model_id))
+                bool(self._unfinished(session, model_id, backfill=False))
                 or any(self._next_of(session, watch) is not None for watch in self._watches(session, model_id, mark))
                 or self._is_new(session, model_id)
             )
@@ -204,7 +272,7 @@ class Scheduler:
         self._reopen(model_id)
         done = 0
         with self._assembly.database.reading() as session:
-            unfinished = self._unfinished(session, model_id)
+            unfinished = self._unfinished(session, model_id, backfill=False)
         for due in unfinished[:limit]:
             if self._stopping.is_set():
                 return done
@@ -240,7 +308,8 @@ class Scheduler:
     def _is_new(self, session: Session, model_id: int) -> bool:
         """Return whether records wait in the buffer for a while already that may be a version's first."""
         oldest = session.scalar(select(func.min(IngestBatchRow.received_at)).where(IngestBatchRow.model_id == model_id))
-        if oldest is None or oldest > self._assembly.clock.now() - SEAL_AFTER:
+        now = self._assembly.clock.now()
+        if oldest is None or now - SEAL_AFTER < oldest <= now:
             return False
         unseen = select(VersionRow.id).where(VersionRow.model_id == model_id, VersionRow.first_event_at.is_(None))
         return session.scalar(unseen.limit(1)) is not None
@@ -301,7 +370,8 @@ class Scheduler:
         """Return the next window of a monitor and version; none where one is being run, or nothing is due."""
         version, monitor = watch.version, watch.monitor
         own = (RunRow.monitor_id == monitor.id, RunRow.version_id == version.id)
-        if session.scalar(select(RunRow.id).where(*own, RunRow.status.in_(("queued", "running"))).limit(1)):
+        at_work = select(RunRow.id).where(*own, RunRow.status.in_(UNFINISHED))
+        if session.scalar(at_work.where(RunRow.backfill.is_(False)).limit(1)):
             return None
         last = session.scalar(
             select(RunRow.ends_at).where(*own, RunRow.backfill.is_(False)).order_by(RunRow.ends_at.desc()).limit(1)
@@ -315,6 +385,9 @@ class Scheduler:
         window = next(windows.due(grid, watch.start, last, watch.until, cuts), None)
         if window is None:
             return None
+        same = at_work.where(RunRow.starts_at == window.start, RunRow.ends_at == window.end)
+        if session.scalar(same.limit(1)):
+            return None  # somebody asked for this very window
         due = watch.due(window)
         kind = discovery.kinds().get(monitor.kind)
         judges_empty = kind is not None and kind.judges_empty
@@ -330,19 +403,19 @@ class Scheduler:
         count = max(1, round((end - window.start) / grid.spent))
         return Stretch(watch.due(Span(window.start, end)), count)
 
-    def _unfinished(self, session: Session, model_id: int) -> list[Due]:
-        """Return what was asked for or begun and is nobody's: queued runs, and those whose process has ended."""
+    def _unfinished(self, session: Session, model_id: int, *, backfill: bool) -> list[Due]:
+        """Return what is queued or was begun and is nobody's: by time, or asked for."""
         now = lease_now(session, self._assembly.database)
         rows = session.scalars(
             select(RunRow)
-            .where(RunRow.model_id == model_id, RunRow.status.in_(("queued", "running")))
+            .where(RunRow.model_id == model_id, RunRow.status.in_(UNFINISHED), RunRow.backfill.is_(backfill))
             .order_by(RunRow.ends_at, RunRow.id)
         ).all()
         found = []
         mark = self._assembly.clock.now()
         for run in rows:
             held = run.status == "running" and run.lease_until is not None and run.lease_until > now
-            if held and not is_gone(run.owner or ""):
+            if held and not is_gone(run.owner or "", self._assembly.database):
                 continue
             model = session.get_one(ModelRow, run.model_id)
             version = session.get_one(VersionRow, run.version_id)
@@ -400,7 +473,7 @@ class Scheduler:
 
     def _revise(self, model_id: int) -> int:
         """Queue anew the windows whose rows have changed since they were measured; return how many."""
-        run, later = RunRow, aliased(RunRow)
+        run, later, now = RunRow, aliased(RunRow), self._assembly.clock.now()
         counted = (
             select(func.coalesce(func.sum(ArrivalRow.accepted), 0))
             .where(ArrivalRow.version_id == run.version_id, ArrivalRow.kind == "predictions", _inside())
@@ -413,7 +486,7 @@ class Scheduler:
                 run.model_id == model_id,
                 run.current.is_(True),
                 run.status.in_(("ok", "violations", "partial", "insufficient_data")),
-                run.finished_at < self._assembly.clock.now() - REVISE_AFTER,
+                or_(run.finished_at < now - REVISE_AFTER, run.finished_at > now + REVISE_AFTER),  # the clock went back
                 run.revision < REVISIONS,
                 run.rows != counted,
             )
@@ -482,7 +555,8 @@ class Scheduler:
                     select(RunRow.id)
                     .where(
                         RunRow.model_id == model_id,
-                        RunRow.status.in_(("queued", "running")),
+                        RunRow.status.in_(UNFINISHED),
+                        RunRow.backfill.is_(False),
                         RunRow.ends_at <= until,
                     )
                     .limit(1)
@@ -497,6 +571,19 @@ class Scheduler:
             lock = self._locks.setdefault(model_id, threading.Lock())
         with lock:
             yield
+
+
+@contextmanager
+def working(assembly: Assembly) -> Iterator[Scheduler]:
+    """Run the parts and what works in the background, the log first, for as long as the block lasts."""
+    assembly.start()
+    scheduler = Scheduler(assembly)
+    scheduler.start()
+    try:
+        yield scheduler
+    finally:
+        scheduler.stop()
+        assembly.stop()
 
 
 @dataclass(frozen=True)

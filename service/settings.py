@@ -13,6 +13,9 @@ PREFIX = "PLUMBLINE_"
 CLIENT = frozenset({"URL", "KEY"})
 """Names that the command line's client commands read, and that a service may find in its environment."""
 
+ROLES = ("api", "sealer", "scheduler", "worker", "sender")
+"""What a process may do: take requests, seal, run what is due, run what was asked for, send what is owed."""
+
 Names = Annotated[tuple[str, ...], NoDecode]
 """A comma list; not JSON."""
 
@@ -61,7 +64,14 @@ class Settings(BaseSettings):
     seal_seconds: int = Field(600, description="The longest that a record waits in the buffer.")
     tick_seconds: float = Field(5.0, description="How often due work is looked for.")
     roles: Names = Field(
-        ("api", "sealer", "scheduler", "sender"), description="What this process does; PostgreSQL where it is not all."
+        ROLES,
+        description="What this process does; several may share the work, on several hosts with PostgreSQL.",
+    )
+    lease_seconds: float = Field(
+        60.0, ge=1.0, description="How long work that was begun is left to a process that is frozen or cut off."
+    )
+    drain_seconds: float = Field(
+        3.0, ge=0.0, le=20.0, description="How long requests are still served after SIGTERM, while /readyz says 503."
     )
     log_level: str = Field("info", description="debug, info, warning or error.")
 
@@ -69,6 +79,14 @@ class Settings(BaseSettings):
     @classmethod
     def _listed(cls, value: Any) -> Any:
         return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+
+    @field_validator("roles")
+    @classmethod
+    def _known(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        unknown = [role for role in value if role not in ROLES]
+        if unknown or not value:
+            raise ValueError(f"there is no role {unknown[0] if unknown else ''!r}; there are {', '.join(ROLES)}")
+        return value
 
     @property
     def database(self) -> str:

@@ -274,6 +274,8 @@ class SegmentRow(Base):
     """Hours since 1970 of the predictions' event times, both inclusive; labels count where their prediction does."""
     compacted: Mapped[bool] = mapped_column(default=False)
     sealed_at: Mapped[datetime]
+    damaged_at: Mapped[datetime | None]
+    """When the file was found not to hold what was written; it is set aside and read no more."""
 
 
 class IdRunRow(Base):
@@ -408,6 +410,8 @@ class RunRow(Base):
     not_measured: Mapped[int] = mapped_column(default=0)
     replayed: Mapped[bool] = mapped_column(default=False)
     backfill: Mapped[bool] = mapped_column(default=False)
+    job_id: Mapped[int | None] = mapped_column(index=True)
+    """The job that asked for it, where one did."""
     scheduled_for: Mapped[datetime | None]
     started_at: Mapped[datetime | None]
     finished_at: Mapped[datetime | None]
@@ -611,6 +615,26 @@ class JobRow(Base):
     finished_at: Mapped[datetime | None]
     owner: Mapped[str | None]
     lease_until: Mapped[datetime | None]
+
+
+class NoticeRow(Base):
+    """Something about this installation that a person must know: open until it is put right."""
+
+    __tablename__ = "notice"
+    __table_args__ = (UniqueConstraint("kind", "subject"),)
+
+    id: Mapped[int] = _key()
+    uid: Mapped[str] = mapped_column(String(32), unique=True)
+    kind: Mapped[str] = mapped_column(String(32))
+    """``damaged_file``."""
+    subject: Mapped[str] = mapped_column(Text)
+    """What it is about, e.g. the file."""
+    sentence: Mapped[str] = mapped_column(Text)
+    model_id: Mapped[int | None] = mapped_column(index=True)
+    created_at: Mapped[datetime]
+    told_at: Mapped[datetime | None]
+    """When the calls that it causes were owed."""
+    resolved_at: Mapped[datetime | None]
 
 
 # --- who may ----------------------------------------------------------------------------------------------------------

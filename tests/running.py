@@ -64,6 +64,7 @@ class Service:
             "PLUMBLINE_OUTBOUND_ALLOW": "127.0.0.1",
             "PLUMBLINE_OUTBOUND_HTTP": "true",
             "PLUMBLINE_TICK_SECONDS": "0.3",
+            "PLUMBLINE_DRAIN_SECONDS": "0",
             **self.environment,
         }
         with self.log.open("ab") as log:

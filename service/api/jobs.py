@@ -14,7 +14,7 @@ import structlog
 from anyio.to_thread import run_sync
 from fastapi import APIRouter, FastAPI, Query, Request, Response
 from fastapi.responses import JSONResponse
-from sqlalchemy import select, update
+from sqlalchemy import delete, select, update
 from sqlalchemy.orm import Session
 
 from service.access import Principal
@@ -22,7 +22,8 @@ from service.api.depends import Operator, Page, Parts, Reader, listed, page_of
 from service.assembly import Assembly
 from service.lake.lease import is_gone, owner_here
 from service.problems import Conflict, NotFound, Problem
-from service.tables import JobRow, ModelRow
+from service.scheduler import BACKFILL
+from service.tables import JobRow, ModelRow, RunRow
 from service.words import format_time, new_id
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
@@ -168,13 +169,13 @@ async def answer(request: Request, job: Job, status: int = 201, location: str | 
 def _document(parts: Assembly, uid: str) -> dict[str, Any]:
     with parts.database.reading() as session:
         row = session.scalar(select(JobRow).where(JobRow.uid == uid))
-        return {"id": uid} if row is None else document_of(row)
+        return {"id": uid} if row is None else document_of(row, parts)
 
 
-def document_of(row: JobRow) -> dict[str, Any]:
+def document_of(row: JobRow, parts: Assembly) -> dict[str, Any]:
     """Return a job as the interface shows it; one whose process ended before it did has failed."""
     state, error = row.state, row.error
-    if state in ("queued", "running") and row.owner is not None and is_gone(row.owner):
+    if state in ("queued", "running") and row.owner is not None and is_gone(row.owner, parts.database):
         state, error = "failed", "the service stopped while this ran; ask for it again"
     document: dict[str, Any] = {
         "id": row.uid,
@@ -218,24 +219,31 @@ def index(
         statement = statement.where(JobRow.model_id.in_(select(ModelRow.id).where(ModelRow.name.in_(names))))
     with parts.database.reading() as session:
         rows, cursor = page_of(session, statement, [JobRow.id], page, descending=True)
-        return listed([document_of(row) for row in rows], cursor)
+        return listed([document_of(row, parts) for row in rows], cursor)
 
 
 @router.get("/{id}", operation_id="jobs_read", summary="Read a job")
 def read(id: str, parts: Parts, principal: Reader) -> dict[str, Any]:  # noqa: A002 - the parameter's public name
     """Return how far a job is, and what came of it."""
     with parts.database.reading() as session:
-        return document_of(_job(session, principal, id))
+        return document_of(_job(session, principal, id), parts)
 
 
 @router.delete("/{id}", operation_id="jobs_cancel", summary="Cancel a job")
 def cancel(id: str, request: Request, parts: Parts, principal: Operator) -> dict[str, Any]:  # noqa: A002
-    """Ask a job to stop; what it has done by then stays undone where it was one step."""
+    """Ask a job to stop; what it has done by then stays undone where it was one step.
+
+    A backfill keeps the windows that were run, and runs no more of them.
+    """
     with parts.database.writing() as session:
         row = _job(session, principal, id)
         if row.state not in ("queued", "running"):
             raise Conflict(f"the job is {row.state} already")
-        if not jobs_of(request.app).cancel(row.uid) and not (row.owner and is_gone(row.owner)):
+        if row.kind == BACKFILL:
+            session.execute(delete(RunRow).where(RunRow.job_id == row.id, RunRow.status == "queued"))
+            row.state, row.finished_at = "cancelled", parts.clock.now()
+            return document_of(row, parts)
+        if not jobs_of(request.app).cancel(row.uid) and not (row.owner and is_gone(row.owner, parts.database)):
             raise Conflict("the job runs in another process, which alone can stop it")
         row.state = "cancelled"
-        return document_of(row)
+        return document_of(row, parts)

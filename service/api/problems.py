@@ -13,6 +13,7 @@ from http import HTTPStatus
 from typing import Any
 from urllib.parse import quote, urlsplit
 
+import sqlalchemy.exc
 import structlog
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
@@ -20,6 +21,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import HTMLResponse, RedirectResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from service.database import failure_of
 from service.problems import (
     BadRequest,
     Conflict,
@@ -198,6 +200,13 @@ def install(app: FastAPI) -> None:
         assert isinstance(error, Problem)  # noqa: S101 - what it is registered for
         return render(request, error)
 
+    async def _storage(request: Request, error: Exception) -> Response:
+        problem = failure_of(error)
+        if problem is None:
+            raise error
+        _log.warning("storage failed", request_id=request_id(request), path=request.url.path, reason=str(error)[:300])
+        return render(request, problem)
+
     async def _status(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)  # noqa: S101 - what it is registered for
         return render(request, problem_of(error.status_code, str(error.detail), error.headers))
@@ -207,6 +216,8 @@ def install(app: FastAPI) -> None:
         return render(request, _of_validation(request, error))
 
     app.add_exception_handler(Problem, _problem)
+    for failure in (sqlalchemy.exc.DBAPIError, sqlalchemy.exc.TimeoutError, OSError):
+        app.add_exception_handler(failure, _storage)
     app.add_exception_handler(HTTPException, _status)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_middleware(Envelope)

@@ -14,8 +14,9 @@ from service.api.depends import Operator, Page, Parts, Reader, audit, listed, mo
 from service.api.problems import refused
 from service.problems import Conflict, Fault, NotFound
 from service.profiles import watermark
-from service.tables import ExclusionRow, ModelRow, MonitorRow, RunRow, VersionRow
-from service.words import HOUR, Span, bucket_of, bucket_start, derived_id, format_time, parse_time
+from service.scheduler import BACKFILL
+from service.tables import ExclusionRow, JobRow, ModelRow, MonitorRow, RunRow, VersionRow
+from service.words import HOUR, Span, bucket_of, bucket_start, derived_id, format_time, new_id, parse_time
 
 router = APIRouter(prefix="/v1/models/{model}", tags=["runs"])
 
@@ -72,7 +73,7 @@ def _is_whole(moment: datetime) -> bool:
 def create(
     model: str, monitor: str, response: Response, parts: Parts, principal: Operator, body: RunBody | None = None
 ) -> dict[str, Any]:
-    """Queue a run of the last whole window, of a past span, or of each window of it; the scheduler takes it up.
+    """Queue a run of the last whole window, of a past span, or of each window of it; a worker takes it up.
 
     A backfill spends no budget and opens no alert unless ``alert`` is true.
     """
@@ -97,20 +98,36 @@ def create(
         ]
         if not made:
             raise Conflict("no version has records in that time, or those windows are being run already")
+        job = JobRow(
+            uid=new_id(),
+            kind=BACKFILL,
+            model_id=owner.id,
+            request=asked.model_dump(mode="json", by_alias=True) | {"monitor": row.name},
+            state="queued",
+            total=len(made),
+            unit="windows",
+            created_at=parts.clock.now(),
+        )
+        session.add(job)
+        session.flush()
+        for run in made:
+            run.job_id = job.id
         session.add_all(made)
         session.flush()
         audit(session, parts, principal, "run.create", f"models/{model}/monitors/{monitor}", owner, runs=len(made))
+        location = f"/v1/jobs/{job.uid}"
         answer = {
             "id": made[0].uid,
             "monitor": row.name,
             "status": "queued",
             "windows": len(made),
+            "job": location,
             "runs": [
                 {"id": run.uid, "window": {"from": format_time(run.starts_at), "to": format_time(run.ends_at)}}
                 for run in made[:100]
             ],
         }
-    response.headers["Location"] = f"/v1/models/{model}/runs/{answer['id']}"
+    response.headers["Location"] = location if len(made) > 1 else f"/v1/models/{model}/runs/{answer['id']}"
     return answer
 
 
@@ -140,7 +157,7 @@ def _asked_spans(session: Session, parts: Parts, model: ModelRow, monitor: Monit
 def _queued(
     session: Session, parts: Parts, monitor: MonitorRow, version: VersionRow, span: Span, *, alert: bool
 ) -> RunRow | None:
-    """Return a run that the scheduler will take up; none where the version had no records yet, or one is under way."""
+    """Return a run that a worker will take up; none where the version had no records yet, or one is under way."""
     if version.first_event_at is None or version.first_event_at >= span.end:
         return None
     same = (

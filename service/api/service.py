@@ -50,7 +50,7 @@ async def health() -> dict[str, str]:
 @router.get("/readyz", operation_id="service_ready", summary="Is the service ready")
 def ready(request: Request, parts: Parts) -> JSONResponse:
     """Answer 200 when database, schema, disk and log are well, else 503; the reasons need a key."""
-    reasons = list(_unready(parts))
+    reasons = ["the service is stopping"] if getattr(request.app.state, "draining", False) else list(_unready(parts))
     answer: dict[str, Any] = {"status": "unavailable" if reasons else "ready"}
     header = request.headers.get("authorization")
     if header is not None:

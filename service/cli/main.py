@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
-from service.settings import SettingRefused, Settings, load_settings
+from service.problems import Problem
+from service.settings import ROLES, SettingRefused, Settings, load_settings
 
 if TYPE_CHECKING:
     from socket import socket
@@ -27,6 +28,9 @@ app = typer.Typer(
 )
 
 Data = Annotated[Path | None, typer.Option("--data", help="Folder of the database, the lake and the buffers.")]
+Roles = Annotated[
+    str | None, typer.Option("--roles", help=f"What this process does, of {', '.join(ROLES)}; default: all it may.")
+]
 Output = Annotated[str, typer.Option("--output", "-o", help="text, or json for machines.")]
 
 
@@ -77,11 +81,14 @@ def serve(
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 takes a free one.")] = 8000,
     data: Data = None,
+    roles: Roles = None,
 ) -> None:
     """Serve the API, the dashboards and the monitors until a signal ends it."""
     from service.cli import serving
 
-    settings = settings_of(data_dir=data)
+    settings = settings_of(data_dir=data, roles=roles)
+    if "api" not in settings.roles:
+        raise fail("serving without the role api makes no sense; `plumbline worker` does the other roles", 2)
     settings, listening = listened(settings, host, port)
 
     def announce(assembly: "Assembly", _stop: object) -> None:
@@ -91,8 +98,31 @@ def serve(
             out.print(f"The first key, shown once: {key}", markup=False)
             out.print(f"Sign in, once, within a day: {serving.sign_in_url(assembly)}", markup=False)
 
-    if not serving.run(settings, listening, announce):
-        raise fail("the service did not start; its log says why")
+    try:
+        if not serving.run(settings, listening, announce):
+            raise fail("the service did not start; its log says why")
+    except Problem as refusal:
+        raise fail(refusal.detail or refusal.title) from None
+
+
+@app.command()
+def worker(data: Data = None, roles: Roles = None) -> None:
+    """Do the work beside the API (seal, run monitors, send) until a signal ends it; any number may work together."""
+    from service.cli import serving
+
+    settings = settings_of(data_dir=data, roles=roles)
+    if roles is None and "roles" not in settings.model_fields_set:
+        settings = settings.model_copy(update={"roles": tuple(role for role in ROLES if role != "api")})
+    if "api" in settings.roles:
+        raise fail("a worker takes no requests; `plumbline serve` has the role api", 2)
+
+    def announce(_assembly: "Assembly") -> None:
+        console(error=True).print(f"Plumbline works: {', '.join(settings.roles)}", markup=False)
+
+    try:
+        serving.work(settings, announce)
+    except Problem as refusal:
+        raise fail(refusal.detail or refusal.title) from None
 
 
 @app.command()

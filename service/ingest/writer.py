@@ -1,6 +1,5 @@
 """The one writer: takes what waits, puts it into the log in one transaction, and only then lets anybody be answered."""
 
-import errno
 import shutil
 import threading
 import time
@@ -27,7 +26,7 @@ from sqlalchemy.engine import Connection
 from sqlalchemy.orm import Session
 
 from service.clock import Clock
-from service.database import Database, from_microseconds, microseconds
+from service.database import IDLE_MILLISECONDS, Database, failure_of, from_microseconds, microseconds
 from service.ingest import schemas
 from service.ingest.columns import GROUND_TRUTH, PREDICTIONS, Builder, Built, Part, Refusal
 from service.ingest.formats import Format, Parsed, read
@@ -336,6 +335,10 @@ class Writer:
                 raw: Any = connection.connection.dbapi_connection
                 for pragma in (f"busy_timeout={BUSY_MILLISECONDS}", "wal_autocheckpoint=8000"):
                     raw.execute(f"PRAGMA {pragma}").close()
+            else:
+                with connection.begin():
+                    connection.exec_driver_sql(f"SET lock_timeout = {BUSY_MILLISECONDS}")
+                    connection.exec_driver_sql(f"SET idle_in_transaction_session_timeout = {IDLE_MILLISECONDS}")
             self._connection = connection
         return self._connection
 
@@ -869,11 +872,8 @@ def _fail(arrivals: Iterable[Arrival], problem: Problem) -> None:
 
 def _problem_of(failed: sqlalchemy.exc.DBAPIError | OSError) -> Problem:
     """Return what a caller is told: the disk is full, or the database does not answer now."""
-    text = str(failed).lower()
-    full = isinstance(failed, OSError) and failed.errno in (errno.ENOSPC, errno.EDQUOT)
-    if full or any(said in text for said in ("is full", "disk i/o error", "no space left", "could not extend file")):
-        return StorageFull("there is no room for more records; nothing of this request was stored", headers=RETRY_FULL)
-    return Unavailable("the database does not answer; nothing of this request was stored", headers=RETRY)
+    told = "the database does not answer; nothing of this request was stored"
+    return failure_of(failed) or Unavailable(told, headers=RETRY)
 
 
 def _resolve(arrivals: Iterable[Arrival]) -> None:

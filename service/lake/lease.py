@@ -2,14 +2,18 @@
 
 import os
 import socket
+import threading
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import cache
 from pathlib import Path
 
+import structlog
 from sqlalchemy import func, select
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from service.database import EPOCH, Database
@@ -17,10 +21,15 @@ from service.problems import Unavailable
 from service.tables import LeaseRow
 
 SECONDS = 60.0
+RENEWALS = 3
+"""How often a lease is renewed within its own length: one or two that come late lose nothing."""
+
+log = structlog.get_logger(__name__)
 
 
 @cache
-def _boot() -> str:
+def boot() -> str:
+    """Return what tells this run of this machine's kernel from every other: the same in all of its containers."""
     try:
         return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     except OSError:
@@ -38,15 +47,48 @@ def _born(process: int) -> str | None:
 
 def owner_here() -> str:
     """Return the name of this process, by which others can tell whether it still lives."""
-    return f"{socket.gethostname()[:64]} {_boot()} {os.getpid()} {_born(os.getpid()) or '?'}"
+    return f"{socket.gethostname()[:64]} {boot()} {os.getpid()} {_born(os.getpid()) or '?'}"
 
 
-def is_gone(owner: str) -> bool:
-    """Return whether the owner was a process of this host that has ended."""
+def is_gone(owner: str, database: Database) -> bool:
+    """Return whether the owner is known to have ended: a process of this host, or of an earlier run of it.
+
+    Of a process in another container or on another host nothing is known: its lease has to run out. SQLite has one
+    host, so that whoever worked before it was started anew is gone.
+    """
     parts = owner.split(" ")
-    if len(parts) != 4 or parts[0] != socket.gethostname()[:64] or parts[3] == "?":
+    if len(parts) != 4 or parts[3] == "?":
         return False
-    return parts[1] != _boot() or _born(int(parts[2])) != parts[3]
+    if parts[1] != boot():
+        return database.is_sqlite
+    return parts[0] == socket.gethostname()[:64] and _born(int(parts[2])) != parts[3]
+
+
+@contextmanager
+def kept(renew: Callable[[], object], seconds: float) -> Iterator[None]:
+    """Renew a lease of so many seconds, in a thread of its own, for as long as the block works.
+
+    A renewal that fails because the lease is lost is the last: what the block stores is fenced off by its token.
+    """
+    over = threading.Event()
+
+    def work() -> None:
+        while not over.wait(seconds / RENEWALS):
+            try:
+                renew()
+            except LeaseLost as lost:
+                log.warning("a lease was lost at work", reason=lost.detail)
+                return
+            except SQLAlchemyError as error:  # the database may come back before the lease has run out
+                log.warning("a lease could not be renewed", reason=type(error).__name__)
+
+    thread = threading.Thread(target=work, name="lease", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
 
 
 class LeaseLost(Unavailable):
@@ -108,7 +150,7 @@ def _take(database: Database, name: str, seconds: float) -> Lease | None:
         if row is None:
             row = LeaseRow(name=name, owner="", token=0, until=EPOCH)
             session.add(row)
-        elif row.owner and row.until > now and not is_gone(row.owner):
+        elif row.owner and row.until > now and not is_gone(row.owner, database):
             return None
         row.owner, row.token, row.until = owner, row.token + 1, now + timedelta(seconds=seconds)
         return Lease(name, owner, row.token)

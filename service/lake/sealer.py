@@ -2,7 +2,8 @@
 
 import io
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import lru_cache
@@ -26,7 +27,7 @@ from service.lake import reader
 from service.lake.columns import MOMENT, as_text, numbers_of, shaped, together
 from service.lake.files import Lake, SegmentDamaged
 from service.lake.index import ENTRY, FAN, Entries, Index, read_run
-from service.lake.lease import Lease, take
+from service.lake.lease import Lease, kept, take
 from service.problems import Unavailable
 from service.settings import Settings
 from service.tables import (
@@ -165,7 +166,8 @@ class Sealer:
         for model_id, rows, size, oldest in found:
             waited = (now - oldest).total_seconds()
             limit = REPLAY_SECONDS if model_id in replayed else self.settings.seal_seconds
-            if rows >= self.settings.seal_rows or size >= self.settings.seal_bytes or waited >= limit:
+            aged = not 0 <= waited < limit  # less than none: the clock was set back since
+            if rows >= self.settings.seal_rows or size >= self.settings.seal_bytes or aged:
                 due.append(int(model_id))
         return due
 
@@ -189,17 +191,28 @@ class Sealer:
             return self._busy(model_id, wait)
         try:
             until = time.monotonic() + wait
-            while (lease := take(self.database, f"seal:{model_id}")) is None:
+            while (lease := self._lease(model_id)) is None:
                 if time.monotonic() >= until:
                     return self._busy(model_id, wait)
                 time.sleep(0.05)
-            try:
+            with self._holding(lease):
                 self._repair(model_id, lease)
                 return self._seal(model_id, lease)
-            finally:
-                lease.release(self.database)
         finally:
             lock.release()
+
+    def _lease(self, model_id: int) -> Lease | None:
+        return take(self.database, f"seal:{model_id}", self.settings.lease_seconds)
+
+    @contextmanager
+    def _holding(self, lease: Lease) -> Iterator[None]:
+        """Hold a lease for as long as the block works, then let the next one have it."""
+        seconds = self.settings.lease_seconds
+        try:
+            with kept(lambda: lease.renew(self.database, seconds), seconds):
+                yield
+        finally:
+            lease.release(self.database)
 
     @staticmethod
     def _busy(model_id: int, wait: float) -> int:
@@ -222,7 +235,6 @@ class Sealer:
                 if rows is None:
                     break
                 total += rows
-                lease.renew(self.database)
         return total
 
     # --- one round: read, write files, commit -------------------------------------------------------------------------
@@ -773,11 +785,11 @@ class Sealer:
         The rows, their order among equal times and the profiles stay what they are. Nothing happens while another
         process works on the model.
         """
-        lease = take(self.database, f"seal:{model_id}")
+        lease = self._lease(model_id)
         if lease is None:
             return 0
         replaced = 0
-        try:
+        with self._holding(lease):
             for group in self._groups(model_id):
                 if time.monotonic() >= until:
                     break
@@ -786,10 +798,7 @@ class Sealer:
                 except SegmentDamaged as damage:
                     log.warning("a day is not compacted", reason=damage.detail, model=model_id)
                     continue
-                lease.renew(self.database)
                 replaced += len(group)
-        finally:
-            lease.release(self.database)
         return replaced
 
     def _groups(self, model_id: int) -> list[list[SegmentRow]]:

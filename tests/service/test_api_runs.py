@@ -160,9 +160,16 @@ def test_a_backfill_is_queued_run_and_opens_no_alert(make_client: Callable[..., 
     answer = client.post("/v1/models/loans/monitors/data_drift/runs", json=span)
     assert answer.status_code == 202, answer.text
     assert answer.json()["windows"] == 2
-    assert client.get(answer.headers["location"]).json()["status"] == "queued"
-    assert scheduler.run_model(1) == 2
-    assert client.get(answer.headers["location"]).json()["status"] == "violations"
+    run = f"/v1/models/loans/runs/{answer.json()['id']}"
+    assert client.get(run).json()["status"] == "queued"
+    job = client.get(answer.headers["location"]).json()
+    assert (job["state"], job["progress"]) == ("queued", {"done": 0, "total": 2, "unit": "windows"})
+    assert scheduler.work_model(1, limit=1) == 1
+    assert client.get(answer.headers["location"]).json()["progress"]["done"] == 1
+    assert scheduler.work_model(1) == 1
+    job = client.get(answer.headers["location"]).json()
+    assert (job["state"], job["progress"]["done"]) == ("done", 2)
+    assert client.get(run).json()["status"] == "violations"
     assert client.get("/v1/alerts").json()["items"] == []
     for wrong in (
         {"from": START.isoformat()},
@@ -171,6 +178,22 @@ def test_a_backfill_is_queued_run_and_opens_no_alert(make_client: Callable[..., 
         {"from": START.isoformat(), "to": (START + timedelta(days=2)).isoformat(), "each": "1mo"},
     ):
         assert client.post("/v1/models/loans/monitors/data_drift/runs", json=wrong).status_code == 422, wrong
+
+
+def test_a_backfill_that_is_cancelled_runs_no_more_windows(make_client: Callable[..., TestClient]) -> None:
+    client = make_client(SetClock(START + timedelta(days=10)), tick_seconds=3600.0)
+    made(client)
+    sent(client, 0, 4)
+    scheduler = client.app.state.scheduler  # type: ignore[attr-defined]
+    client.app.state.assembly.sealer.seal(1)  # type: ignore[attr-defined]
+    span = {"from": START.isoformat(), "to": (START + timedelta(days=4)).isoformat(), "each": "1d"}
+    job = client.post("/v1/models/loans/monitors/data_drift/runs", json=span).headers["location"]
+    assert scheduler.work_model(1, limit=1) == 1
+    assert client.delete(job).json()["state"] == "cancelled"
+    assert scheduler.work_model(1) == 0
+    runs = client.get("/v1/models/loans/runs").json()["items"]
+    assert [run["window"]["from"] for run in runs] == ["2026-01-05T00:00:00Z"]
+    assert client.delete(job).status_code == 409
 
 
 def test_a_span_is_left_out_and_put_back(client: TestClient) -> None:

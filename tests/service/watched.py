@@ -102,7 +102,7 @@ class Watched(Shop):
 
     def run(self) -> int:
         """Do what is due."""
-        return self.scheduler.run_model(self.model_id)
+        return self.scheduler.run_model(self.model_id) + self.scheduler.work_model(self.model_id)
 
     def runs(self, kind: str | None = None, **having: Any) -> list[RunRow]:
         """Return the runs in order of their windows and revisions."""

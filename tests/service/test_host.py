@@ -1,0 +1,100 @@
+"""One host for SQLite, one secret for a database: whoever else comes is refused with a sentence."""
+
+import socket
+import threading
+import time
+from pathlib import Path
+
+import pytest
+from pydantic import SecretStr
+
+from service.assembly import assemble
+from service.database import EPOCH, Database
+from service.lake import host
+from service.lake.lease import boot, is_gone, owner_here
+from service.problems import Unavailable
+from service.settings import Settings
+from service.tables import LeaseRow
+from tests.service.empty import copy_empty
+
+OTHER = "elsewhere 00000000-0000-4000-8000-000000000000"
+
+
+@pytest.fixture
+def database(tmp_path: Path) -> Database:
+    copy_empty(tmp_path / "plumbline.db")
+    return Database(f"sqlite:///{tmp_path / 'plumbline.db'}")
+
+
+def elsewhere(database: Database, count: int) -> None:
+    """Let another host's heartbeat be seen."""
+    with database.writing() as session:
+        session.merge(LeaseRow(name=host.NAME, owner=OTHER, token=count, until=EPOCH))
+
+
+def test_a_second_host_on_sqlite_is_refused_with_what_to_do(database: Database) -> None:
+    over = threading.Event()
+
+    def beating() -> None:
+        for count in range(1, 1000):
+            elsewhere(database, count)
+            if over.wait(0.1):
+                return
+
+    thread = threading.Thread(target=beating)
+    thread.start()
+    time.sleep(0.2)
+    try:
+        with pytest.raises(host.OtherHost, match=r"belongs to host elsewhere.*PLUMBLINE_DATABASE_URL"):
+            host.hold(database, patience=0.5)
+    finally:
+        over.set()
+        thread.join()
+
+
+def test_a_host_that_is_no_more_is_followed(database: Database) -> None:
+    elsewhere(database, 7)
+    host.hold(database, patience=0.2)
+    with database.reading() as session:
+        row = session.get_one(LeaseRow, host.NAME)
+    assert row.owner == f"{socket.gethostname()[:64]} {boot()}"
+
+
+def test_processes_of_one_host_share_the_database_and_a_clean_end_lets_another_host_in(database: Database) -> None:
+    for _ in range(3):
+        began = time.monotonic()
+        host.hold(database, patience=5.0)
+        assert time.monotonic() - began < 1.0
+    host.let_go(database)
+    with database.reading() as session:
+        assert session.get_one(LeaseRow, host.NAME).owner == ""
+
+
+def test_a_process_that_meets_another_host_s_heartbeat_is_told(database: Database) -> None:
+    assert host.beat(database) is None
+    elsewhere(database, 3)
+    assert host.beat(database) == (OTHER, 3)
+    assert host.beat(database, over=(OTHER, 2)) == (OTHER, 3)
+
+
+def test_an_owner_of_an_earlier_boot_is_gone_on_sqlite_and_unknown_on_postgresql(database: Database) -> None:
+    mine = owner_here()
+    assert not is_gone(mine, database)
+    name, _, process, born = mine.split(" ")
+    earlier = f"{name} 00000000-0000-4000-8000-000000000000 {process} {born}"
+    assert is_gone(earlier, database)
+    assert not is_gone(earlier, Database("postgresql+psycopg://nobody@/nothing"))
+    ended = f"{name} {boot()} {process} 1"  # the number was given to another process since
+    assert is_gone(ended, database)
+    in_another_container = f"other {boot()} {process} 1"
+    assert not is_gone(in_another_container, database)
+
+
+def test_a_process_with_another_secret_is_refused(tmp_path: Path) -> None:
+    first = assemble(Settings(data_dir=tmp_path, roles=("sender",)))
+    first.start()
+    first.stop()
+    other = assemble(Settings(data_dir=tmp_path, secret_key=SecretStr("another"), roles=("sender",)))
+    with pytest.raises(Unavailable, match="PLUMBLINE_SECRET_KEY"):
+        other.start()
+    other.stop()
