@@ -1,4 +1,4 @@
-"""The quality page: whether the data can be trusted."""
+"""The quality page, and the page of results of any other kind: what was checked, worst first."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -29,6 +29,7 @@ class Check:
     n_baseline: int = 0
     reason: str = ""
     note: str = ""
+    by: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,6 +49,11 @@ class QualityPage(ModelPage):
     checks: tuple[Check, ...]
     grid: Chart | None
     grid_note: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class ResultsPage(QualityPage):
+    """What the monitors found that have no page of their own, plug-ins included."""
 
 
 def worst_first(checks: Sequence[Check]) -> tuple[Check, ...]:

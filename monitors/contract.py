@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from monitors.profile import Profile
 
 CONTRACT_VERSION = 1
+"""Changes when a plug-in made for the one before would no longer work."""
 
 Counts = NDArray[np.float64]
 
@@ -151,8 +152,11 @@ class Result:
 class BinnedStatistic(ABC):
     """A distance between the binned counts of a baseline and of a window; one file, found by discovery.
 
-    ``types`` says which columns it is for, ``ordered`` whether the order of the bins matters to it.
+    ``types`` says which columns it is for, ``ordered`` whether the order of the bins matters to it. ``contract`` is
+    the `CONTRACT_VERSION` that a plug-in was made for; statistics of ours leave it out.
     """
+
+    contract: ClassVar[int]
 
     name: ClassVar[str]
     unit: ClassVar[str] = ""
@@ -270,8 +274,12 @@ class Parameters(BaseModel):
 
 
 class Kind(ABC):
-    """A kind of monitor: measures one window and leaves the verdict to the policy; one file, found by discovery."""
+    """A kind of monitor: measures one window and leaves the verdict to the policy; one file, found by discovery.
 
+    ``contract`` is the `CONTRACT_VERSION` that a plug-in was made for; kinds of ours leave it out.
+    """
+
+    contract: ClassVar[int]
     name: ClassVar[str]
     title: ClassVar[str]
     source: ClassVar[str] = ""
@@ -282,6 +290,8 @@ class Kind(ABC):
     """Whether a model gets this monitor when default monitors are made."""
     told: ClassVar[tuple[str, str]] = ("results", "violated")
     """How a sentence counts what it found: ``4 of 8 inputs moved``."""
+    page: ClassVar[str] = "results"
+    """Which of a model's pages shows what it found; ``results`` shows whatever a kind measures."""
     parameters: ClassVar[type[Parameters]] = Parameters
 
     @abstractmethod

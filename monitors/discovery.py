@@ -2,6 +2,7 @@
 
 import pkgutil
 from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
@@ -11,7 +12,7 @@ from typing import TypeVar
 
 from monitors import kinds as kinds_package
 from monitors import statistics as statistics_package
-from monitors.contract import BinnedStatistic, Kind
+from monitors.contract import CONTRACT_VERSION, BinnedStatistic, Kind
 
 METRICS, MONITORS = "plumbline.metrics", "plumbline.monitors"
 
@@ -19,7 +20,20 @@ Found = TypeVar("Found")
 
 
 class NameTakenError(Exception):
-    """Two discovered classes have the same name."""
+    """Two classes of our packages have the same name."""
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """A plug-in that is installed and not used: its entry point, the distribution it comes from, and why."""
+
+    group: str
+    entry_point: str
+    by: str
+    reason: str
+
+
+_refused: dict[tuple[str, str], Refused] = {}
 
 
 @cache
@@ -42,46 +56,93 @@ def by(name: str) -> str:
     return ""
 
 
+def refused() -> tuple[Refused, ...]:
+    """Return the plug-ins that are not used, with the reasons; the service works without them."""
+    _statistics(), _kinds()
+    return tuple(_refused[place] for place in sorted(_refused))
+
+
 def forget() -> None:
     """Look again at the next call: packages or entry points have changed."""
     for cached in (statistics, kinds, _statistics, _kinds):
         cached.cache_clear()
+    _refused.clear()
 
 
 @cache
 def _statistics() -> dict[str, tuple[type[BinnedStatistic], str]]:
-    return _named(BinnedStatistic, statistics_package, METRICS)  # type: ignore[type-abstract]
+    return named(BinnedStatistic, statistics_package, METRICS)  # type: ignore[type-abstract]
 
 
 @cache
 def _kinds() -> dict[str, tuple[type[Kind], str]]:
-    return _named(Kind, kinds_package, MONITORS)  # type: ignore[type-abstract]
+    return named(Kind, kinds_package, MONITORS)  # type: ignore[type-abstract]
 
 
-def _named(what: type[Found], package: ModuleType, group: str) -> dict[str, tuple[type[Found], str]]:
-    """Return the concrete subclasses of ``what`` by ``name``, with where plug-ins come from; raise NameTakenError."""
+def named(what: type[Found], package: ModuleType, group: str) -> dict[str, tuple[type[Found], str]]:
+    """Return the concrete subclasses of ``what`` by ``name``, with the distribution that plug-ins come from.
+
+    A plug-in that cannot be used is left out and told by `refused`; two classes of ours with one name raise
+    NameTakenError.
+    """
     found: dict[str, tuple[type[Found], str]] = {}
-    for class_, origin in (*_walked(what, package), *_plugged(what, group)):
-        name = str(getattr(class_, "name"))  # noqa: B009 - `name` is a ClassVar of both contracts
+    for class_ in _walked(what, package):
+        name = str(getattr(class_, "name"))  # noqa: B009 - `name` is a ClassVar of every contract
         if name in found and found[name][0] is not class_:
             raise NameTakenError(f"{name} is both {found[name][0].__module__} and {class_.__module__}")
-        found[name] = (class_, origin)
+        found[name] = (class_, "")
+    for class_, point in _plugged(what, group):
+        origin, fault = _origin(point), _fault(class_)
+        name = str(getattr(class_, "name", ""))
+        if not fault and name in found and found[name][0] is not class_:
+            fault = f"the name {name} is taken by {found[name][1] or 'Plumbline itself'}"
+        if fault:
+            _refuse(group, point, fault)
+        else:
+            found[name] = (class_, origin)
     return dict(sorted(found.items()))
 
 
-def _walked(what: type[Found], package: ModuleType) -> Iterator[tuple[type[Found], str]]:
+def _walked(what: type[Found], package: ModuleType) -> Iterator[type[Found]]:
     for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
-        yield from ((class_, "") for class_ in _defined(what, import_module(module.name)))
+        yield from _defined(what, import_module(module.name))
 
 
-def _plugged(what: type[Found], group: str) -> Iterator[tuple[type[Found], str]]:
+def _plugged(what: type[Found], group: str) -> Iterator[tuple[type[Found], EntryPoint]]:
     """Yield the classes that entry points name: a class itself, or a module with all that it defines."""
     for point in entry_points(group=group):
-        loaded = point.load()
+        try:
+            loaded = point.load()
+        except Exception as error:  # noqa: BLE001 - whatever a plug-in raises, the service goes on without it
+            _refuse(group, point, f"it cannot be imported: {type(error).__name__}: {error}")
+            continue
+        if not isclass(loaded) and not isinstance(loaded, ModuleType):
+            _refuse(group, point, "an entry point names a class, or a module that defines some")
+            continue
         classes = _defined(what, loaded) if isinstance(loaded, ModuleType) else [loaded]
         for class_ in classes:
-            if isclass(class_) and issubclass(class_, what) and not isabstract(class_):
-                yield class_, _origin(point)
+            if issubclass(class_, what) and not isabstract(class_):
+                yield class_, point
+
+
+def _fault(class_: type) -> str:
+    """Return why a plug-in's class cannot be used, "" where it can."""
+    made_for = getattr(class_, "contract", None)
+    if made_for is None:
+        return f"{class_.__name__} does not say which contract it was made for: contract = {CONTRACT_VERSION}"
+    if made_for != CONTRACT_VERSION:
+        return f"{class_.__name__} was made for contract {made_for}, this is contract {CONTRACT_VERSION}"
+    if not str(getattr(class_, "name", "")).isidentifier():
+        return f"{class_.__name__} has no name in letters, digits and underscores"
+    try:
+        class_()
+    except Exception as error:  # noqa: BLE001 - whatever a plug-in raises, the service goes on without it
+        return f"{class_.__name__} cannot be made without arguments: {type(error).__name__}: {error}"
+    return ""
+
+
+def _refuse(group: str, point: EntryPoint, reason: str) -> None:
+    _refused[group, point.name] = Refused(group, point.name, _origin(point), reason)
 
 
 def _defined(what: type[Found], module: ModuleType) -> list[type[Found]]:

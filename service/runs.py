@@ -193,7 +193,7 @@ def measure(session: Session, workshop: Workshop, due: Due, into: Measured) -> N
     policy = budget.parse_policy(due.monitor.policy)
     found = kind.measure(comparison, policy.prepared(kind.parameters.model_validate(due.monitor.parameters)))
     into.alpha = alpha_of(session, due)
-    into.results = policy.judge(_noted(found, due, into.baseline), into.alpha)
+    into.results = policy.judge(_noted(_signed(found, kind), due, into.baseline), into.alpha)
     into.rows = comparison.window.rows
 
 
@@ -583,6 +583,12 @@ def _check_whole(due: Due, rows: int) -> None:
         data = f"{format_time(due.data.start)} to {format_time(due.data.end)}"
         reason = f"only {math.floor(100 * share)} % of the window lies inside the data ({data})"
         raise Unmeasured("insufficient_data", reason, edge=True)
+
+
+def _signed(results: Sequence[Result], kind: Kind) -> Sequence[Result]:
+    """Say in each result which plug-in measured it."""
+    by = discovery.by(kind.name)
+    return [replace(result, by=by) if not result.by else result for result in results] if by else results
 
 
 def _noted(results: Sequence[Result], due: Due, baseline: BaselineRow) -> list[Result]:

@@ -55,6 +55,20 @@ def shared_data() -> Path:
 
 
 @pytest.fixture(scope="session")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Build the wheel with the back end that is installed here."""
+    pytest.importorskip("hatchling", reason="building needs requirements/build.txt, which `make install` installs")
+    folder = tmp_path_factory.mktemp("wheel")
+    subprocess.run(
+        [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "-w", folder, ROOT],
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    return next(folder.glob("*.whl"))
+
+
+@pytest.fixture(scope="session")
 def chromium() -> str:
     """Return the path of a Chromium to drive."""
     for name in ("chromium", "chromium-browser", "google-chrome"):

@@ -18,20 +18,6 @@ KEY = "plk_packaged_0123456789abcdefghijklmnopqrstuvwxyzABC"
 RECORD = {"prediction_id": "p-1", "prediction": 1, "score": 0.9, "features": {"age": 41, "job": "clerk"}}
 
 
-@pytest.fixture(scope="module")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Build the wheel with the back end that is installed here."""
-    pytest.importorskip("hatchling", reason="building needs requirements/build.txt, which `make install` installs")
-    folder = tmp_path_factory.mktemp("wheel")
-    subprocess.run(
-        [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "-w", folder, ROOT],
-        check=True,
-        capture_output=True,
-        text=True,
-    )
-    return next(folder.glob("*.whl"))
-
-
 def test_the_wheel_holds_pages_scripts_and_migrations_and_no_tests(wheel: Path) -> None:
     names = zipfile.ZipFile(wheel).namelist()
     assert "dashboards/static/vega-bundle.js" in names

@@ -91,6 +91,7 @@ class DataQuality(Kind):
     default: ClassVar[bool] = True
     told: ClassVar[tuple[str, str]] = ("checks", "failed")
     judges_empty: ClassVar[bool] = True
+    page: ClassVar[str] = "quality"
     parameters: ClassVar[type[Parameters]] = QualityParameters
 
     def measure(self, comparison: Comparison, parameters: Parameters) -> list[Result]:

@@ -14,6 +14,7 @@ class PredictionDrift(Kind):
     source: ClassVar[str] = "Besag and Clifford (1991), sequential Monte Carlo p-values; Holm (1979)"
     default: ClassVar[bool] = True
     told: ClassVar[tuple[str, str]] = ("prediction columns", "moved")
+    page: ClassVar[str] = "drift"
     parameters: ClassVar[type[Parameters]] = DriftParameters
 
     def measure(self, comparison: Comparison, parameters: Parameters) -> list[Result]:

@@ -73,16 +73,27 @@ def _metric(name: str, statistic: BinnedStatistic) -> dict[str, Any]:
     }
 
 
+def _refused(group: str) -> dict[str, object]:
+    return {
+        "refused": [
+            {"entry_point": one.entry_point, "by": one.by, "reason": one.reason}
+            for one in discovery.refused()
+            if one.group == group
+        ]
+    }
+
+
 @router.get("/monitors", operation_id="catalog_monitors", summary="What can be watched")
 def monitors(principal: Reader) -> dict[str, object]:  # noqa: ARG001 - the scope is declared by it
-    """List the kinds of monitors, plug-ins included."""
-    return listed([_kind(name, kind) for name, kind in discovery.kinds().items()], None)
+    """List the kinds of monitors, plug-ins included; `refused` are those that cannot be used, and why."""
+    return listed([_kind(name, kind) for name, kind in discovery.kinds().items()], None) | _refused(discovery.MONITORS)
 
 
 @router.get("/metrics", operation_id="catalog_metrics", summary="What can be measured")
 def metrics(principal: Reader) -> dict[str, object]:  # noqa: ARG001 - the scope is declared by it
-    """List the statistics, plug-ins included."""
-    return listed([_metric(name, statistic) for name, statistic in discovery.statistics().items()], None)
+    """List the statistics, plug-ins included; `refused` are those that cannot be used, and why."""
+    items = [_metric(name, statistic) for name, statistic in discovery.statistics().items()]
+    return listed(items, None) | _refused(discovery.METRICS)
 
 
 @router.get("/explainers", operation_id="catalog_explainers", summary="How predictions can be explained")

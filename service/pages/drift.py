@@ -18,6 +18,7 @@ from dashboards.drift import (
 )
 from dashboards.page import Empty, Spark
 from dashboards.standing import Standing, standing_of, worst
+from monitors import discovery
 from service import baselines
 from service.pages import columns
 from service.pages.visit import ModelVisit, Visit
@@ -110,7 +111,8 @@ def _row_name(label: str, role: str) -> str:
 
 def drift_monitors(at: ModelVisit) -> list[MonitorRow]:
     """Return the monitors whose results are about columns and their distributions."""
-    return [monitor for monitor in at.monitors if monitor.kind != "data_quality"]
+    kinds = {name for name, kind in discovery.kinds().items() if kind.page == "drift"}
+    return [monitor for monitor in at.monitors if monitor.kind in kinds]
 
 
 def build(visit: Visit, name: str) -> DriftPage:

@@ -71,7 +71,8 @@ def build(visit: Visit, name: str) -> OverviewPage:
 
 def page_of(kind: str) -> str:
     """Return the page that shows what a kind of monitor found."""
-    return "quality" if kind == "data_quality" else "drift"
+    found = discovery.kinds().get(kind)
+    return found.page if found is not None else "results"
 
 
 def _words(kind: str) -> tuple[str, str, str]:

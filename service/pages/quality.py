@@ -1,14 +1,17 @@
-"""The data quality page of a model from the database."""
+"""The data quality page of a model, and its page of other results, from the database."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from dashboards import charts, formats
 from dashboards.page import Empty
-from dashboards.quality import Check, QualityPage, worst_first
+from dashboards.quality import Check, QualityPage, ResultsPage, worst_first
 from dashboards.standing import Standing, standing_of, worst
+from monitors import discovery
 from service.pages.drift import Document, Key, Reading, choices, choose
 from service.pages.visit import ModelVisit, Visit
 from service.runs import decode_results
+from service.tables import MonitorRow
 from service.windows import LENGTHS
 from service.words import DAY
 
@@ -18,11 +21,43 @@ STREAM = "records"
 """What checks of the stream as a whole are about."""
 
 
-def build(visit: Visit, name: str) -> QualityPage:
+@dataclass(frozen=True)
+class Section:
+    """Which of the two pages is built, for which monitors, and what it says where there are none."""
+
+    name: str
+    words: str
+    page: type[QualityPage]
+    title: str
+    text: str
+
+    def shows(self, monitor: MonitorRow) -> bool:
+        """Whether the page shows what a monitor found."""
+        found = discovery.kinds().get(monitor.kind)
+        return (found.page if found is not None else "results") == self.name
+
+
+QUALITY = Section(
+    "quality",
+    "data quality",
+    QualityPage,
+    "Data quality is not watched",
+    "The default monitors check completeness, type, range, new categories, volume and freshness.",
+)
+RESULTS = Section(
+    "results",
+    "results",
+    ResultsPage,
+    "No other monitor",
+    "Every monitor of this model has a page of its own. Kinds without one show here what they find, plug-ins included.",
+)
+
+
+def build(visit: Visit, name: str, section: Section = QUALITY) -> QualityPage:
     """Return the checks of the chosen window, and how each column fared over the range."""
     at = ModelVisit.to(visit, name)
     _preset, start, end = at.range
-    watching = [monitor for monitor in at.monitors if monitor.kind == "data_quality"]
+    watching = [monitor for monitor in at.monitors if section.shows(monitor)]
     chosen = [monitor for monitor in watching if monitor.name == visit.view.monitor] or watching[:1]
     runs = at.runs(chosen, WINDOWS, documents=True)
     reading = Reading({}, {}, {})
@@ -38,19 +73,17 @@ def build(visit: Visit, name: str) -> QualityPage:
     empty = at.empty()
     if empty is None and not shown:
         empty = Empty(
-            title="No window in this range" if watching else "Data quality is not watched",
-            text="Choose a wider range, or “All”."
-            if watching
-            else "The default monitors check completeness, type, range, new categories, volume and freshness.",
+            title="No window in this range" if watching else section.title,
+            text="Choose a wider range, or “All”." if watching else section.text,
         )
     grid, note = _grid(at, shown, results, reading, [one.subject for one in checks])
-    return QualityPage(
+    return section.page(
         frame=visit.frame(at.model.name),
-        title=f"{at.model.name} · data quality",
+        title=f"{at.model.name} · {section.words}",
         banners=at.banners(),
         head=at.head(),
         view=at.view,
-        section="quality",
+        section=section.name,
         start=start,
         end=end,
         empty=empty,
@@ -73,7 +106,7 @@ def check(one: Document) -> Check:
     """Return a result as a check."""
     judged = one.get("decides", True) and one.get("verdict") is not None
     return Check(
-        subject=str(one.get("feature") or STREAM),
+        subject=subject_of(one),
         metric=str(one["metric"]),
         standing=standing_of(one.get("verdict")) if judged else Standing.OK,
         judged=bool(judged),
@@ -87,7 +120,14 @@ def check(one: Document) -> Check:
         n_baseline=int(one.get("n_baseline", 0)),
         reason=str(one.get("reason", "")),
         note=str(one.get("note", "")),
+        by=str(one.get("by", "")),
     )
+
+
+def subject_of(one: Document) -> str:
+    """Return what a result is about, in one word or two."""
+    parts = [str(one[key]) for key in ("feature", "slice", "attribute", "group", "class") if one.get(key)]
+    return " ".join(parts) or STREAM
 
 
 def _sentence(checks: Sequence[Check]) -> str:
@@ -118,7 +158,7 @@ def _grid(
         by_subject: dict[str, list[Document]] = {}
         for one in results[window]:
             if one.get("decides", True) and one.get("verdict") is not None:
-                by_subject.setdefault(str(one.get("feature") or STREAM), []).append(one)
+                by_subject.setdefault(subject_of(one), []).append(one)
         rows += [subject for subject in by_subject if subject not in rows]
         for subject, found in by_subject.items():
             bad = [one for one in found if one["verdict"] == "violated"]

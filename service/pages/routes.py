@@ -84,6 +84,12 @@ def quality_page(visit: Visit, model: str) -> Page:
     return quality.build(visit, model)
 
 
+@page_at("/models/{model}/results", "/models/{model}/results.json")
+def results_page(visit: Visit, model: str) -> Page:
+    """Serve what the monitors found that have no page of their own."""
+    return quality.build(visit, model, quality.RESULTS)
+
+
 @page_at("/models/{model}/alerts", "/models/{model}/alerts.json")
 def alerts_page(visit: Visit, model: str) -> Page:
     """Serve the episodes of a model."""

@@ -1,5 +1,6 @@
 """Pages filled by hand, hostile names included: what the tests of the pages and the browser look at."""
 
+import dataclasses
 import math
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -597,6 +598,12 @@ def alert_page(theme: str = "auto") -> alerts.AlertPage:
     )
 
 
+def results_page(theme: str = "auto") -> quality.ResultsPage:
+    found = quality_page(theme)
+    held = {one.name: getattr(found, one.name) for one in dataclasses.fields(found)}
+    return quality.ResultsPage(**(held | {"title": "credit-risk · results", "section": "results"}))
+
+
 def quality_page(theme: str = "auto") -> quality.QualityPage:
     checks = [
         quality.Check(
@@ -790,6 +797,7 @@ def every_page(theme: str = "auto") -> dict[str, Page]:
         "drift": drift_page(theme),
         "drift-category": drift_page(theme, category=True),
         "quality": quality_page(theme),
+        "results": results_page(theme),
         "alerts": alerts_page(theme),
         "alert": alert_page(theme),
         "monitors": monitors_page(theme),

@@ -33,7 +33,7 @@ HOSTILE = "<img src=x onerror=alert(1)>"
 NOW = datetime(2026, 11, 22, 14, 5, tzinfo=UTC)
 DAY = timedelta(days=1)
 MIDNIGHT = datetime(2026, 11, 22, tzinfo=UTC)
-PAGES = ("", "/drift", "/quality", "/alerts", "/monitors", "/data")
+PAGES = ("", "/drift", "/quality", "/results", "/alerts", "/monitors", "/data")
 KEY = "plk_test_0123456789abcdefghijklmnopqrstuvwxyzABCDEFG"
 
 

@@ -12,7 +12,7 @@ from monitors.budget import BudgetPolicy, parse_policy
 from monitors.constraints import ConstraintsInvalidError, checked, of, suggest
 from monitors.contract import Arrivals, Column, Comparison, Direction, Result, Rule, Type, Verdict
 from monitors.kinds.data_quality import QualityParameters
-from tests.monitors.comparing import comparison, feature
+from monitors.testing import comparison, feature
 
 AGE, JOB = feature("age"), feature("job", Type.CATEGORICAL)
 

@@ -12,7 +12,7 @@ from monitors import discovery
 from monitors import statistics as package
 from monitors.contract import Kind
 from monitors.drift import DriftParameters, measure_columns
-from tests.monitors.comparing import comparison, feature
+from monitors.testing import comparison, feature
 
 OVERLAP = '''
 """One minus the shares in common."""
@@ -71,7 +71,7 @@ def test_a_new_statistic_can_decide_at_once(tmp_path: Path, monkeypatch: pytest.
 def test_a_plug_in_is_found_by_its_entry_point_and_says_where_it_comes_from(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "acme_overlap.py").write_text(OVERLAP)
+    (tmp_path / "acme_overlap.py").write_text(OVERLAP.replace("    name:", "    contract = 1\n    name:"))
     about = tmp_path / "acme_monitors-1.2.dist-info"
     about.mkdir()
     (about / "METADATA").write_text("Metadata-Version: 2.1\nName: acme-monitors\nVersion: 1.2\n")
@@ -79,6 +79,31 @@ def test_a_plug_in_is_found_by_its_entry_point_and_says_where_it_comes_from(
     monkeypatch.syspath_prepend(str(tmp_path))
     assert "overlap" in discovery.statistics()
     assert discovery.by("overlap") == "acme-monitors 1.2"
+
+
+@pytest.mark.parametrize(
+    ("source", "reason"),
+    [
+        (OVERLAP, "Overlap does not say which contract it was made for: contract = 1"),
+        (OVERLAP.replace("    name:", "    contract = 2\n    name:"), "was made for contract 2, this is contract 1"),
+        (OVERLAP.replace("    name:", "    contract = 1\n    name:").replace('"overlap"', '"psi"'), "psi is taken by"),
+        ("import nowhere_to_be_found", "cannot be imported: ModuleNotFoundError"),
+    ],
+)
+def test_a_plug_in_that_cannot_be_used_is_refused_with_a_reason_and_the_rest_is_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: str, reason: str
+) -> None:
+    (tmp_path / "broken_overlap.py").write_text(source)
+    about = tmp_path / "acme_monitors-1.2.dist-info"
+    about.mkdir()
+    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: acme-monitors\nVersion: 1.2\n")
+    (about / "entry_points.txt").write_text("[plumbline.metrics]\noverlap = broken_overlap\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    assert "psi" in discovery.statistics()
+    assert "overlap" not in discovery.statistics()
+    (refused,) = discovery.refused()
+    assert (refused.group, refused.entry_point, refused.by) == ("plumbline.metrics", "overlap", "acme-monitors 1.2")
+    assert reason in refused.reason
 
 
 def test_two_statistics_of_one_name_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,7 +10,7 @@ from monitors import discovery
 from monitors.budget import BudgetPolicy, parse_policy
 from monitors.contract import Column, Comparison, Result, Role, Type, Verdict
 from monitors.drift import LEAST_EFFECT, DriftParameters
-from tests.monitors.comparing import comparison, feature
+from monitors.testing import comparison, feature
 
 AGE, JOB = feature("age"), feature("job", Type.CATEGORICAL)
 JOBS = ["clerk", "driver", "nurse", "smith"]

@@ -34,7 +34,7 @@ from monitors.drift import shown_value
 from monitors.layout import CategoryLayout, NumericLayout, plan_layout
 from monitors.null import merged_bins
 from monitors.profile import NumericProfile
-from tests.monitors.comparing import batch, feature, profile
+from monitors.testing import batch, feature, profile
 
 Floats = NDArray[np.float64]
 OURS = discovery.statistics()

@@ -1,8 +1,5 @@
 """The statistics of one column: what every one owes, hand-worked values, and SciPy on the same rows."""
 
-from collections.abc import Callable
-from typing import Any
-
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -11,7 +8,6 @@ from scipy.spatial.distance import jensenshannon
 
 from monitors import discovery
 from monitors.contract import BinnedStatistic
-from monitors.null import severity
 from monitors.statistics.chisquare import ChiSquare
 from monitors.statistics.hellinger import Hellinger
 from monitors.statistics.jensenshannon import JensenShannon
@@ -19,60 +15,16 @@ from monitors.statistics.ks import KolmogorovSmirnov
 from monitors.statistics.linf import LInfinity
 from monitors.statistics.psi import PopulationStability
 from monitors.statistics.wasserstein import Wasserstein
+from monitors.testing import NEW, OLD, POSITIONS, StatisticBattery
 
 Floats = NDArray[np.float64]
-every_statistic: Callable[[Any], Any] = pytest.mark.parametrize(
-    "statistic", discovery.statistics().values(), ids=discovery.statistics().keys()
-)
-POSITIONS = np.array([-1.0, 0.0, 2.0])
-OLD, NEW = np.array([5.0, 20.0, 75.0]), np.array([30.0, 30.0, 40.0])
 
 
-@every_statistic
-def test_is_unchanged_when_nothing_changed(statistic: BinnedStatistic) -> None:
-    thrice = np.multiply(OLD, 3.0)
-    assert statistic.value(OLD, thrice, POSITIONS) == pytest.approx(statistic.unchanged, abs=1e-12)
-
-
-@every_statistic
-def test_says_more_when_more_has_moved(statistic: BinnedStatistic) -> None:
-    half = OLD / 2 + NEW / 2
-    some, all_ = (float(severity(statistic, statistic.value(OLD, to, POSITIONS))) for to in (half, NEW))
-    assert 0 < some < all_
-
-
-@every_statistic
-def test_gives_one_value_per_leading_index(statistic: BinnedStatistic) -> None:
-    generator = np.random.default_rng(1)
-    old, new = (generator.integers(1, 90, (2, 4, 3)).astype(np.float64) for _ in range(2))
-    together = statistic.value(old, new, POSITIONS)
-    assert together.shape == (2, 4)
-    assert together[1, 2] == pytest.approx(float(statistic.value(old[1, 2], new[1, 2], POSITIONS)))
-    one_baseline = statistic.value(old[0, 0], new, POSITIONS)
-    assert one_baseline.shape == (2, 4)
-
-
-@every_statistic
-def test_is_finite_where_bins_are_empty_on_either_side(statistic: BinnedStatistic) -> None:
-    value = statistic.value(np.array([0.0, 10.0, 5.0]), np.array([7.0, 0.0, 8.0]), POSITIONS)
-    assert np.isfinite(value)
-
-
-@every_statistic
-def test_does_not_depend_on_the_order_of_bins_unless_it_says_so(statistic: BinnedStatistic) -> None:
-    turned = np.array([2, 0, 1])
-    same = float(statistic.value(OLD[turned], NEW[turned], POSITIONS)) == pytest.approx(
-        float(statistic.value(OLD, NEW, POSITIONS))
-    )
-    assert same or statistic.ordered
-
-
-@every_statistic
-def test_tells_what_it_is(statistic: BinnedStatistic) -> None:
-    assert statistic.name.isidentifier()
-    assert statistic.source
-    assert type(statistic).__doc__
-    assert statistic.types
+class TestEveryStatistic(StatisticBattery):
+    @pytest.fixture(params=discovery.statistics().values(), ids=list(discovery.statistics()))
+    def statistic(self, request: pytest.FixtureRequest) -> BinnedStatistic:
+        found: BinnedStatistic = request.param
+        return found
 
 
 # Hand-worked: shares 1/2, 1/2 -> 1/4, 3/4.

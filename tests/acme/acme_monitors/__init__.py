@@ -1,0 +1,1 @@
+"""A company's own plug-in, as its wheel holds it."""
