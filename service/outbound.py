@@ -201,6 +201,11 @@ class Guard:
                 self._hosts.add(entry.lower().rstrip("."))
         self._tls = ssl.create_default_context(cafile=str(settings.ca_bundle) if settings.ca_bundle else None)
 
+    @property
+    def proxied(self) -> bool:
+        """Whether calls go through a proxy."""
+        return self._proxy is not None
+
     def client(self, seconds: float) -> httpx2.Client:
         """Return a client that reads no environment, follows no redirect and ends each exchange after so long.
 

@@ -512,6 +512,41 @@ class AlertRow(Base):
     """The run and its worst results as they were when it opened; never changed afterwards."""
     sequence: Mapped[int] = mapped_column(default=1)
     replayed: Mapped[bool] = mapped_column(default=False)
+    held: Mapped[bool] = mapped_column(default=False)
+    """Whether nobody has been told of it, because a planned change explains all of it so far."""
+
+
+class AlertCommentRow(Base):
+    """What somebody wrote about an alert."""
+
+    __tablename__ = "alert_comment"
+
+    id: Mapped[int] = _key()
+    uid: Mapped[str] = mapped_column(String(32), unique=True)
+    alert_id: Mapped[int] = _to("alert")
+    author: Mapped[str]
+    text: Mapped[str] = mapped_column(Text)
+    created_at: Mapped[datetime]
+
+
+class CalendarRow(Base):
+    """A planned change: what explains alerts of a stretch of time, or keeps them from being told."""
+
+    __tablename__ = "calendar"
+    __table_args__ = (Index("ix_calendar_span", "model_id", "starts_at", "ends_at"),)
+
+    id: Mapped[int] = _key()
+    uid: Mapped[str] = mapped_column(String(32), unique=True)
+    model_id: Mapped[int | None] = mapped_column(ForeignKey("model.id", ondelete="CASCADE"))
+    """None: every model."""
+    title: Mapped[str]
+    effect: Mapped[str] = mapped_column(String(16))
+    """``annotate`` or ``suppress``."""
+    starts_at: Mapped[datetime]
+    ends_at: Mapped[datetime]
+    created_by: Mapped[str]
+    created_at: Mapped[datetime]
+    revision: Mapped[int] = mapped_column(default=1)
 
 
 class ReplayRow(Base):
@@ -561,6 +596,10 @@ class WebhookRow(Base):
     min_severity: Mapped[str] = mapped_column(String(16), default="info")
     secret: Mapped[bytes]
     """Encrypted with the service's secret key."""
+    credentials: Mapped[bytes | None]
+    """What its kind needs to be let in, encrypted like the secret: JSON."""
+    options: Mapped[dict[str, Any]] = mapped_column(default=dict)
+    """What its kind was told beside the address."""
     previous_secret: Mapped[bytes | None]
     previous_until: Mapped[datetime | None]
     disabled_at: Mapped[datetime | None]

@@ -4,32 +4,35 @@ import base64
 import json
 import secrets
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
-from email.utils import parsedate_to_datetime
+from datetime import datetime, timedelta
 from typing import Any
+from urllib.parse import urlsplit, urlunsplit
 
-import httpcore2
-import httpx2
+import structlog
 from cryptography.fernet import Fernet
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
-from sqlalchemy import select, update
-from sqlalchemy.orm import Session
-from standardwebhooks.webhooks import Webhook
+from sqlalchemy import Select, func, or_, select, update
+from sqlalchemy.orm import Session, aliased
 
 from service.clock import Clock
 from service.database import Database
-from service.outbound import Guard, Refused
+from service.outbound import Guard
 from service.settings import Settings
 from service.tables import DeliveryRow, ModelRow, WebhookRow
+from service.webhook_kinds import discovery
+from service.webhook_kinds.contract import Answer, Owed
 from service.words import derived_id, format_time
+
+log = structlog.get_logger(__name__)
 
 EVENTS: Mapping[str, str] = {
     "alert.opened": "An episode began: something of a model version is not as it was.",
     "alert.updated": "More joined an open episode, or it is still open after seven days.",
+    "alert.acknowledged": "Somebody has said that an open episode was seen.",
     "alert.resolved": "All that joined an episode have been quiet again, or it was closed.",
     "monitor.blind": "A monitor was due and could not measure for three windows.",
     "monitor.failing": "A monitor failed twice in a row.",
@@ -39,9 +42,11 @@ EVENTS: Mapping[str, str] = {
 SEVERITIES = ("info", "warning", "critical")
 DELAYS = (0.0, 5.0, 300.0, 1800.0, 7200.0, 18000.0, 36000.0, 50400.0, 72000.0, 86400.0)
 """Seconds before each attempt, counted from the one before: 75.6 hours in all."""
-SECONDS = 15.0
 CLAIM = timedelta(seconds=60)
-ANSWER_BYTES = 64 * 1024
+AT_ONCE = 32
+"""Calls of one process at a time, each to another webhook."""
+URL = "url"
+"""Where an address that lets in whoever knows it is kept: among the credentials."""
 BODY_BYTES = 20_000
 ROTATION = timedelta(hours=24)
 
@@ -65,6 +70,14 @@ class Vault:
 def new_secret() -> str:
     """Return a fresh signing secret of 32 random bytes, in the form of Standard Webhooks."""
     return "whsec_" + base64.b64encode(secrets.token_bytes(32)).decode()
+
+
+def masked(url: str) -> str:
+    """Return an address without what may be a secret: no user, no query, and only where the path begins."""
+    parts = urlsplit(url)
+    host = parts.hostname or ""
+    port = f":{parts.port}" if parts.port else ""
+    return urlunsplit((parts.scheme, host + port, "/…" if parts.path.strip("/") else "", "", ""))
 
 
 def body_of(event: str, at: datetime, sequence: int, data: Mapping[str, Any]) -> str:
@@ -143,24 +156,13 @@ class _Call:
     webhook_id: int
     uid: str
     attempt: int
+    event: str
+    kind: str
     url: str
     body: str
-    secrets: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class _Answer:
-    """What became of an attempt: a status, or the error in words."""
-
-    status: int | None = None
-    error: str = ""
-    text: str = ""
-    retry_after: float | None = None
-
-    @property
-    def arrived(self) -> bool:
-        """Only a 2xx says so; a redirect does not."""
-        return self.status is not None and 200 <= self.status < 300
+    secrets: tuple[bytes, ...]
+    credentials: bytes | None
+    options: Mapping[str, Any]
 
 
 class Sender:
@@ -178,11 +180,14 @@ class Sender:
         self._pool: ThreadPoolExecutor | None = None
 
     def send_due(self, *, wait: bool = True) -> int:
-        """Attempt what is due, at most one call per webhook, and return how many; without `wait`, do not wait."""
+        """Attempt what is due, one call per webhook, and return how many.
+
+        Without `wait` the calls go on by themselves, each webhook's until nothing of it is due.
+        """
         calls = self._claim()
         with self._lock:
-            self._pool = self._pool or ThreadPoolExecutor(max_workers=8, thread_name_prefix="webhooks")
-            running = [self._pool.submit(self._attempt, call) for call in calls]
+            self._pool = self._pool or ThreadPoolExecutor(max_workers=AT_ONCE, thread_name_prefix="webhooks")
+            running = [self._pool.submit(self._attempt if wait else self._drain, call) for call in calls]
         if wait:
             for future in running:
                 future.result()
@@ -208,23 +213,34 @@ class Sender:
             pool.shutdown(wait=True, cancel_futures=True)
         self._busy.clear()
 
-    def _claim(self, delivery_id: int | None = None) -> list[_Call]:
-        """Push ``next_at`` of due deliveries past the time limit: nobody else takes them, and a crash frees them."""
+    def _claim(self, delivery_id: int | None = None, webhook_id: int | None = None) -> list[_Call]:
+        """Push ``next_at`` of due deliveries past the time limit: nobody else takes them, and a crash frees them.
+
+        At most one of each webhook is taken, and no more than there is room to attempt at once, so that no call waits
+        for another webhook's.
+        """
         now = self._clock.now()
+        with self._lock:
+            busy = set(self._busy)
+        if delivery_id is not None:
+            wanted = select(DeliveryRow.id).where(DeliveryRow.id == delivery_id, DeliveryRow.state == "pending")
+        else:
+            wanted = _earliest(now, busy, webhook_id)
         due = (
             select(DeliveryRow, WebhookRow)
             .join(WebhookRow, WebhookRow.id == DeliveryRow.webhook_id)
-            .where(DeliveryRow.state == "pending", WebhookRow.disabled_at.is_(None))
+            .where(WebhookRow.disabled_at.is_(None), DeliveryRow.state == "pending")
             .order_by(DeliveryRow.next_at, DeliveryRow.id)
-            .limit(200)
+            .limit(max(1, AT_ONCE - len(busy)))
         )
-        due = due.where(DeliveryRow.next_at <= now) if delivery_id is None else due.where(DeliveryRow.id == delivery_id)
         with self._database.reading() as session:
-            if session.execute(due.limit(1)).first() is None:
-                return []
+            ids = session.scalars(wanted.limit(AT_ONCE)).all()
+        if not ids:
+            return []
+        due = due.where(DeliveryRow.id.in_(ids))
+        if delivery_id is None:
+            due = due.where(DeliveryRow.next_at <= now)
         calls: list[_Call] = []
-        with self._lock:
-            busy = set(self._busy)
         with self._database.writing() as session:
             for delivery, webhook in session.execute(due.with_for_update(skip_locked=True, of=DeliveryRow)):
                 if webhook.id in busy:
@@ -237,68 +253,64 @@ class Sender:
                     keys.append(webhook.previous_secret)
                 calls.append(
                     _Call(
-                        delivery.id,
-                        webhook.id,
-                        delivery.uid,
-                        delivery.attempts,
-                        webhook.url,
-                        delivery.body,
-                        tuple(self.vault.unlock(key) for key in keys),
+                        delivery_id=delivery.id,
+                        webhook_id=webhook.id,
+                        uid=delivery.uid,
+                        attempt=delivery.attempts,
+                        event=delivery.event,
+                        kind=webhook.kind,
+                        url=webhook.url,
+                        body=delivery.body,
+                        secrets=tuple(keys),
+                        credentials=webhook.credentials,
+                        options=webhook.options,
                     )
                 )
         with self._lock:
             self._busy.update(call.webhook_id for call in calls)
         return calls
 
+    def _drain(self, call: _Call) -> None:
+        """Attempt a call, then what else is due of its webhook."""
+        following = [call]
+        while following:
+            self._attempt(following[0])
+            with self._lock:
+                if self._pool is None:
+                    return  # it is being closed
+            following = self._claim(webhook_id=call.webhook_id)
+
     def _attempt(self, call: _Call) -> None:
         try:
             began = self._clock.monotonic()
-            answer = self._post(call)
+            answer = self._deliver(call)
             self._record(call, answer, round((self._clock.monotonic() - began) * 1000))
         finally:
             with self._lock:
                 self._busy.discard(call.webhook_id)
 
-    def _post(self, call: _Call) -> _Answer:
-        now = self._clock.now()
-        headers = {
-            "content-type": "application/json",
-            "user-agent": "plumbline",
-            "webhook-id": call.uid,
-            "webhook-timestamp": str(int(now.timestamp())),
-            "webhook-signature": " ".join(Webhook(key).sign(call.uid, now, call.body) for key in call.secrets),
-        }
+    def _deliver(self, call: _Call) -> Answer:
+        kind = discovery.kinds().get(call.kind)
+        if kind is None:
+            return Answer(error=f"no installed package has the kind of webhook {call.kind!r}")
+        credentials = json.loads(self.vault.unlock(call.credentials)) if call.credentials else {}
+        owed = Owed(
+            uid=call.uid,
+            event=call.event,
+            body=call.body,
+            url=credentials.pop(URL, call.url),
+            now=self._clock.now(),
+            secrets=tuple(self.vault.unlock(secret) for secret in call.secrets),
+            credentials=credentials,
+            options=call.options,
+        )
         try:
-            with (
-                self.guard.client(SECONDS) as client,
-                client.stream("POST", call.url, content=call.body.encode(), headers=headers) as response,
-            ):
-                read = b""
-                for part in response.iter_raw():
-                    read += part
-                    if len(read) >= ANSWER_BYTES:
-                        break
-                return _Answer(
-                    status=response.status_code,
-                    text=read[:800].decode("utf-8", "replace")[:200],
-                    retry_after=_seconds(response.headers.get("retry-after"), now),
-                )
-        except Refused as error:
-            return _Answer(error=f"address_not_allowed: {error}")
-        except (httpcore2.TimeoutException, httpx2.TimeoutException):
-            return _Answer(error=f"no complete answer within {SECONDS:g} seconds")
-        except (
-            httpcore2.NetworkError,
-            httpcore2.ProtocolError,
-            httpcore2.ProxyError,
-            httpcore2.UnsupportedProtocol,
-            httpx2.HTTPError,
-            httpx2.InvalidURL,
-            OSError,
-        ) as error:
-            return _Answer(error=f"{type(error).__name__}: {error}"[:300])
+            return kind.deliver(owed, self.guard)
+        except Exception as error:  # whatever a plug-in raises, the attempt is recorded as failed
+            log.exception("webhook failed", kind=call.kind)
+            return Answer(error=f"{type(error).__name__}: {error}"[:300])
 
-    def _record(self, call: _Call, answer: _Answer, milliseconds: int) -> None:
+    def _record(self, call: _Call, answer: Answer, milliseconds: int) -> None:
         """Write what became of the attempt, unless another one has begun since."""
         now = self._clock.now()
         with self._database.writing() as session:
@@ -325,16 +337,37 @@ class Sender:
                 delivery.next_at = now + timedelta(seconds=delay)
 
 
-def _seconds(header: str | None, now: datetime) -> float | None:
-    """Read Retry-After: seconds or a date."""
-    if header is None:
-        return None
-    try:
-        return max(0.0, float(int(header)))
-    except ValueError:
-        pass
-    try:
-        moment = parsedate_to_datetime(header)
-    except ValueError:
-        return None
-    return max(0.0, ((moment if moment.tzinfo else moment.replace(tzinfo=UTC)) - now).total_seconds())
+def _earliest(now: datetime, busy: Collection[int], webhook_id: int | None) -> Select[int]:
+    """Return the statement of what is due first of each webhook that nobody here calls at the moment.
+
+    Where a kind wants its calls in order, one about an alert waits for the calls about it that were owed before.
+    """
+    in_order = [name for name, kind in discovery.kinds().items() if kind.in_order]
+    before = aliased(DeliveryRow)
+    waits = (
+        select(before.id)
+        .where(
+            before.webhook_id == DeliveryRow.webhook_id,
+            before.alert_id == DeliveryRow.alert_id,
+            before.id < DeliveryRow.id,
+            before.state == "pending",
+        )
+        .correlate(DeliveryRow)
+        .exists()
+    )
+    place = func.row_number().over(partition_by=DeliveryRow.webhook_id, order_by=(DeliveryRow.next_at, DeliveryRow.id))
+    due = (
+        select(DeliveryRow.id, DeliveryRow.next_at, place.label("place"))
+        .join(WebhookRow, WebhookRow.id == DeliveryRow.webhook_id)
+        .where(
+            DeliveryRow.state == "pending",
+            DeliveryRow.next_at <= now,
+            WebhookRow.disabled_at.is_(None),
+            WebhookRow.id.not_in(busy),
+            or_(WebhookRow.kind.not_in(in_order), ~waits),
+        )
+    )
+    if webhook_id is not None:
+        due = due.where(WebhookRow.id == webhook_id)
+    ranked = due.subquery()
+    return select(ranked.c.id).where(ranked.c.place == 1).order_by(ranked.c.next_at, ranked.c.id)

@@ -13,6 +13,8 @@ from monitors.contract import BinnedStatistic, Kind
 from service import webhooks
 from service.api.depends import Reader, listed
 from service.api.monitors import MonitorBody
+from service.webhook_kinds import discovery as discovered
+from service.webhook_kinds.contract import WebhookKind
 
 router = APIRouter(prefix="/v1/catalog", tags=["catalog"])
 
@@ -27,7 +29,7 @@ CALL: Mapping[str, Any] = {
         "data": {"type": "object"},
     },
 }
-"""What every call to a webhook carries."""
+"""What every event carries, and what a signed call is."""
 
 
 def _told(thing: object) -> str:
@@ -83,6 +85,20 @@ def _refused(group: str) -> dict[str, object]:
     }
 
 
+def _webhook(name: str, kind: WebhookKind) -> dict[str, Any]:
+    return {
+        "name": name,
+        "description": _told(type(kind)),
+        "options": kind.options.model_json_schema(),
+        "credentials": kind.credentials.model_json_schema(),
+        "signed": kind.signed,
+        "body": CALL if kind.signed else None,
+        "source": kind.source,
+        "by": discovered.by(name) or None,
+        "example": {"name": name, "kind": name, **kind.example},
+    }
+
+
 @router.get("/monitors", operation_id="catalog_monitors", summary="What can be watched")
 def monitors(principal: Reader) -> dict[str, object]:  # noqa: ARG001 - the scope is declared by it
     """List the kinds of monitors, plug-ins included; `refused` are those that cannot be used, and why."""
@@ -104,16 +120,9 @@ def explainers(principal: Reader) -> dict[str, object]:  # noqa: ARG001 - the sc
 
 @router.get("/webhooks", operation_id="catalog_webhooks", summary="Where events can be delivered")
 def webhook_kinds(principal: Reader) -> dict[str, object]:  # noqa: ARG001 - the scope is declared by it
-    """List the kinds of webhooks."""
-    example = {"name": "on-call", "url": "https://hooks.example.com/plumbline", "events": ["alert.opened"]}
-    generic = {
-        "name": "generic",
-        "description": "A signed POST as Standard Webhooks 1.0 has it.",
-        "body": CALL,
-        "source": "Standard Webhooks 1.0.0",
-        "example": example,
-    }
-    return listed([generic], None)
+    """List the kinds of webhooks, plug-ins included; `refused` are those that cannot be used, and why."""
+    items = [_webhook(name, kind) for name, kind in discovered.kinds().items()]
+    return listed(items, None) | _refused(discovered.WEBHOOKS)
 
 
 @router.get("/events", operation_id="catalog_events", summary="What can be told")

@@ -1,10 +1,11 @@
 """Webhooks and their deliveries over HTTP: where events go, and what became of each call."""
 
+import json
 from collections.abc import Sequence
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from fastapi import APIRouter, Query, Request, Response
-from pydantic import ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
 from sqlalchemy import select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
@@ -25,22 +26,30 @@ from service.api.depends import (
     model_named,
     page_of,
 )
-from service.api.problems import refused
+from service.api.problems import faults_of, refused
+from service.outbound import Guard
 from service.problems import Conflict, Fault, NotFound
 from service.tables import AlertRow, DeliveryRow, ModelRow, WebhookRow
-from service.webhooks import EVENTS
+from service.webhook_kinds import discovery
+from service.webhook_kinds.contract import Credentials, WebhookKind
+from service.webhooks import EVENTS, URL, Vault, masked
 from service.words import NAME, format_time, new_id
 
 router = APIRouter(prefix="/v1", tags=["webhooks"])
 
+Given_ = TypeVar("Given_", bound=BaseModel)
 Severity = Literal["info", "warning", "critical"]
 Url = Annotated[str, Field(min_length=1, max_length=2048)]
+Given = Annotated[dict[Short, Any], Field(max_length=50)]
+"""Options or credentials; their kind says which."""
 
 
 class WebhookPatch(Body):
     """What of a webhook can be changed."""
 
     url: Url | None = None
+    options: Given | None = None
+    credentials: Given | None = None
     events: Annotated[list[Short], Field(min_length=1, max_length=50)] | None = None
     models: Annotated[list[Name], Field(min_length=1, max_length=1000)] | None = None
     min_severity: Severity | None = None
@@ -55,7 +64,9 @@ class WebhookBody(Body):
     name: Name
     url: Url
     events: Annotated[list[Short], Field(min_length=1, max_length=50)]
-    kind: Literal["generic"] = "generic"
+    kind: Short = "generic"
+    options: Given = Field(default_factory=dict)
+    credentials: Given = Field(default_factory=dict)
     models: Annotated[list[Name], Field(min_length=1, max_length=1000)] | None = None
     min_severity: Severity = "info"
 
@@ -69,12 +80,14 @@ class WebhookBody(Body):
 
 
 def document_of(row: WebhookRow) -> dict[str, Any]:
-    """Return a webhook as the interface shows it: never its secret."""
+    """Return a webhook as the interface shows it: never its secret, and of its credentials that they are there."""
     return {
         "id": row.uid,
         "name": row.name,
         "kind": row.kind,
         "url": row.url,
+        "options": row.options,
+        "credentials": row.credentials is not None,
         "events": row.events,
         "models": row.models,
         "min_severity": row.min_severity,
@@ -118,16 +131,7 @@ def _sees(principal: Principal, row: WebhookRow) -> bool:
     return principal.models is None or (row.models is not None and all(map(principal.sees, row.models)))
 
 
-def _check(
-    session: Session,
-    parts: Parts,
-    principal: Principal,
-    url: str | None,
-    events: Sequence[str],
-    models: list[str] | None,
-) -> None:
-    if url is not None:
-        parts.sender.guard.check(url)
+def _check(session: Session, principal: Principal, events: Sequence[str], models: list[str] | None) -> None:
     faults = [
         Fault(f"/events/{place}", "unknown_event", f"{name!r} is not an event; one of *, {', '.join(EVENTS)}")
         for place, name in enumerate(events)
@@ -145,30 +149,90 @@ def _check(
         raise refused(faults)
 
 
+def _kind(name: str) -> WebhookKind:
+    found = discovery.kinds().get(name)
+    if found is None:
+        detail = f"{name!r} is not a kind of webhook; one of {', '.join(discovery.kinds())}"
+        raise refused([Fault("/kind", "unknown_kind", detail)])
+    return found
+
+
+def _tell(
+    row: WebhookRow,
+    vault: Vault,
+    guard: Guard,
+    *,
+    url: str | None,
+    options: dict[str, Any] | None,
+    credentials: dict[str, Any] | None,
+) -> None:
+    """Put address, options and credentials into a webhook after its kind has looked at them; none: as they were."""
+    kind = _kind(row.kind)
+    if options is not None:
+        row.options = _as(kind.options, options, "/options").model_dump(exclude_unset=True)
+    held: dict[str, Any] = json.loads(vault.unlock(row.credentials)) if row.credentials else {}
+    secret_url = held.pop(URL, None)
+    if credentials is not None:
+        held = _revealed(_as(kind.credentials, credentials, "/credentials"))
+    if url is not None:
+        kind.check(guard, url, row.options)
+        row.url = masked(url) if kind.secret_url else url
+        secret_url = url if kind.secret_url else None
+    if secret_url is not None:
+        held[URL] = secret_url
+    row.credentials = vault.lock(json.dumps(held)) if held else None
+
+
+def _as(what: type[Given_], given: dict[str, Any], pointer: str) -> Given_:
+    try:
+        return what.model_validate(given)
+    except ValidationError as error:
+        raise refused(faults_of(error.errors(include_input=False), pointer)) from None
+
+
+def _revealed(credentials: Credentials) -> dict[str, Any]:
+    """Return credentials as they are sent, without what was not given."""
+    values = {name: getattr(credentials, name) for name in type(credentials).model_fields}
+    return {
+        name: value.get_secret_value() if isinstance(value, SecretStr) else value
+        for name, value in values.items()
+        if value is not None
+    }
+
+
 @router.post("/webhooks", status_code=201, operation_id="webhooks_create", summary="Make a webhook")
 def create(body: WebhookBody, response: Response, parts: Parts, principal: Configurer) -> dict[str, Any]:
-    """Make a webhook; the answer holds the signing secret, which is not shown again."""
+    """Make a webhook; the answer holds the signing secret, where its kind signs, which is not shown again."""
     secret = webhooks.new_secret()
+    kind = _kind(body.kind)
     try:
         with parts.database.writing() as session:
-            _check(session, parts, principal, body.url, body.events, body.models)
+            _check(session, principal, body.events, body.models)
             if session.scalar(select(WebhookRow.id).where(WebhookRow.name == body.name)) is not None:
                 raise Conflict(f"there is a webhook {body.name!r} already")
             row = WebhookRow(
                 uid=new_id(),
                 name=body.name,
                 kind=body.kind,
-                url=body.url,
+                url="",
                 events=body.events,
                 models=body.models,
                 min_severity=body.min_severity,
                 secret=parts.sender.vault.lock(secret),
                 created_at=parts.clock.now(),
             )
+            _tell(
+                row,
+                parts.sender.vault,
+                parts.sender.guard,
+                url=body.url,
+                options=body.options,
+                credentials=body.credentials,
+            )
             session.add(row)
             session.flush()
             audit(session, parts, principal, "webhook.create", f"webhooks/{row.name}")
-            answer = document_of(row) | {"secret": secret}
+            answer = document_of(row) | ({"secret": secret} if kind.signed else {})
     except IntegrityError as error:
         raise Conflict(f"there is a webhook {body.name!r} already") from error
     response.headers["Location"] = f"/v1/webhooks/{body.name}"
@@ -203,8 +267,11 @@ def update(
         row = webhook_named(session, principal, webhook)
         check_match(request, row.revision)
         models = changed.get("models", row.models)
-        _check(session, parts, principal, changed.get("url"), changed.get("events") or [], models)
-        for name in ("url", "events", "min_severity"):
+        _check(session, principal, changed.get("events") or [], models)
+        given = {name: changed.get(name) for name in ("url", "options", "credentials")}
+        if any(value is not None for value in given.values()):
+            _tell(row, parts.sender.vault, parts.sender.guard, **given)
+        for name in ("events", "min_severity"):
             if changed.get(name) is not None:
                 setattr(row, name, changed[name])
         if "models" in changed:
@@ -254,6 +321,8 @@ def rotate(webhook: str, parts: Parts, principal: Configurer) -> dict[str, Any]:
     secret = webhooks.new_secret()
     with parts.database.writing() as session:
         row = webhook_named(session, principal, webhook)
+        if not _kind(row.kind).signed:
+            raise Conflict(f"calls of the kind {row.kind} are not signed; change its credentials with PATCH instead")
         row.previous_secret, row.previous_until = row.secret, parts.clock.now() + webhooks.ROTATION
         row.secret = parts.sender.vault.lock(secret)
         row.revision += 1

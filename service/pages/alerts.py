@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from typing import Any
-from urllib.parse import urlsplit, urlunsplit
 
 from sqlalchemy import func, select
 
@@ -10,7 +9,7 @@ from dashboards import charts, formats
 from dashboards.alerts import AlertLine, AlertPage, AlertsPage, Attempt, DeliveryLine, Evidence, Member
 from dashboards.page import Empty, View
 from dashboards.standing import Standing, standing_of
-from service import alerts
+from service import alerts, webhooks
 from service.access import Principal
 from service.api.depends import audit
 from service.assembly import Assembly
@@ -240,7 +239,7 @@ def _deliveries(visit: Visit, alert: AlertRow) -> tuple[DeliveryLine, ...]:
         DeliveryLine(
             uid=delivery.uid,
             webhook=webhook.name,
-            url=masked(webhook.url),
+            url=webhooks.masked(webhook.url),
             event=delivery.event,
             state=delivery.state,
             attempts=delivery.attempts,
@@ -261,14 +260,6 @@ def _deliveries(visit: Visit, alert: AlertRow) -> tuple[DeliveryLine, ...]:
         )
         for delivery, webhook in rows
     )
-
-
-def masked(url: str) -> str:
-    """Return an address without what may be a secret: no user, no query, and only where the path begins."""
-    parts = urlsplit(url)
-    host = parts.hostname or ""
-    port = f":{parts.port}" if parts.port else ""
-    return urlunsplit((parts.scheme, host + port, "/…" if parts.path.strip("/") else "", "", ""))
 
 
 # --- what can be done -------------------------------------------------------------------------------------------------

@@ -2,7 +2,6 @@
 
 import socket
 import ssl
-import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,58 +20,7 @@ from cryptography.x509.oid import NameOID
 
 from service.outbound import AddressNotAllowed, Guard, Refused, TooSlow, is_global
 from service.settings import Settings
-
-HOSTILE = [
-    "http://127.0.0.1:9/",
-    "http://localhost:9/",
-    "http://[::1]:9/",
-    "http://0/",
-    "http://0.0.0.0/",
-    "http://127.1/",
-    "http://0x7f000001/",
-    "http://2130706433/",
-    "http://017700000001/",
-    "http://169.254.169.254/latest/meta-data",
-    "http://[::ffff:127.0.0.1]/",
-    "http://[::ffff:169.254.169.254]/",
-    "http://100.64.0.1/",
-    "http://10.0.0.1/",
-    "http://192.168.1.1/",
-    "http://172.16.0.1/",
-    "http://[fe80::1]/",
-    "http://[fd00::1]/",
-    "http://[64:ff9b::7f00:1]/",
-    "http://[2002:7f00:1::]/",
-    "http://224.0.0.1/",
-    "http://198.18.0.1/",
-    "http://127.0.0.1%23@example.com/",
-    "http://user@127.0.0.1/",
-    "http://ｌｏｃａｌｈｏｓｔ/",
-    "http://①②⑦.0.0.1/",
-]
-
-connected: list[Any] | None = None
-
-
-def _watch(event: str, arguments: tuple[Any, ...]) -> None:
-    if event == "socket.connect" and connected is not None:
-        connected.append(arguments[1])
-
-
-@pytest.fixture(scope="session", autouse=True)
-def _audited() -> None:
-    sys.addaudithook(_watch)
-
-
-@contextmanager
-def watched_connections() -> Iterator[list[Any]]:
-    """Collect the address of every connection that this process makes."""
-    global connected
-    connected = []
-    try:
-        yield connected
-    finally:
-        connected = None
+from tests.service.connections import HOSTILE, watched_connections
 
 
 def settings(**changes: Any) -> Settings:

@@ -2,6 +2,7 @@
 
 import json
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -11,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import select
+from sqlalchemy import delete, select
 from standardwebhooks import Webhook, WebhookVerificationError
 
 from service import webhooks
@@ -373,6 +374,75 @@ def test_a_receiver_that_hangs_does_not_hold_up_the_others(office: Office, recei
         hanging.set()
         server.shutdown()
         server.server_close()
+
+
+def delays_of_the_others(office: Office, hangs: bool) -> list[float]:
+    """Tell 20 webhooks of five events, the first of which hangs or does not; return how long the other calls took."""
+    hanging, arrived, told = threading.Event(), dict[str, float](), dict[str, float]()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            document = json.loads(self.rfile.read(int(self.headers["content-length"])))
+            if self.path == "/0":
+                if hangs:
+                    hanging.wait(60)
+            else:
+                arrived[f"{self.path} {document['data']['n']}"] = time.monotonic()
+            self.send_response(204)
+            self.end_headers()
+
+        def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the base class's name
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.daemon_threads = True
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    with office.database.writing() as session:
+        session.execute(delete(WebhookRow))
+    for number in range(20):
+        office.webhook(f"http://127.0.0.1:{server.server_address[1]}/{number}", f"hook-{number}")
+    try:
+        deadline = time.monotonic() + 40
+        for number in range(5):
+            told[str(number)] = time.monotonic()
+            assert office.owe(str(number)) == 20
+            while len(arrived) < 19 * (number + 1) and time.monotonic() < deadline:
+                office.sender.send_due(wait=False)
+                time.sleep(0.05)
+    finally:
+        hanging.set()
+        server.shutdown()
+        server.server_close()
+        office.sender.close()
+    assert len(arrived) == 95
+    return sorted(at - told[key.split()[1]] for key, at in arrived.items())
+
+
+def test_one_hanging_receiver_among_20_delays_no_other_call_beyond_a_second_at_p95(office: Office) -> None:
+    usual, beside_one_that_hangs = (delays_of_the_others(office, hangs) for hangs in (False, True))
+    place = int(0.95 * len(usual))
+    assert beside_one_that_hangs[place] - usual[place] < 1.0, (usual, beside_one_that_hangs)
+
+
+def test_calls_about_one_alert_come_to_pagerduty_in_order(office: Office, answering: Answering) -> None:
+    credentials = office.sender.vault.lock(json.dumps({"routing_key": "k"}))
+    office.webhook(answering.url, kind="pagerduty", credentials=credentials)
+    answering.status = 500
+    office.owe("a", alert_id=1)
+    office.sender.send_due()
+    office.owe("a", "alert.resolved", alert_id=1)
+    office.owe("b", alert_id=2)
+    answering.status = 202
+    assert office.sender.send_all_due() == 1  # the other alert's; the end waits for the beginning
+    office.clock.move(timedelta(seconds=6))
+    assert office.sender.send_all_due() == 2
+    with office.database.reading() as session:
+        rows = session.scalars(select(DeliveryRow).order_by(DeliveryRow.delivered_at, DeliveryRow.id)).all()
+    assert [(row.alert_id, row.event) for row in rows] == [
+        (2, "alert.opened"),
+        (1, "alert.opened"),
+        (1, "alert.resolved"),
+    ]
 
 
 def run_all(threads: list[threading.Thread]) -> None:

@@ -1,0 +1,1 @@
+"""The kinds of webhooks, one file each, and what they share."""
