@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict
 if TYPE_CHECKING:
     from monitors.blocks import Blocks
     from monitors.profile import Profile
+    from monitors.tables import BinaryTable, Table
 
 CONTRACT_VERSION = 1
 """Changes when a plug-in made for the one before would no longer work."""
@@ -179,6 +180,105 @@ class BinnedStatistic(ABC):
         ``positions`` of shape (bins,) are the bins' mean values where the statistic needs them, in units of the
         baseline's standard deviation.
         """
+
+
+class Figure(NamedTuple):
+    """What a metric's value is called: ``f1``, ``f1_macro``, or ``f1`` of one class."""
+
+    metric: str
+    class_: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Metric(ABC):
+    """A figure of how well predictions meet the ground truth, of outcome counts; one file, found by discovery.
+
+    ``tasks`` are those it is for, ``decides`` those in which it is judged unless the monitor says otherwise. ``range``
+    holds its least and greatest value, infinite ones included. ``undefined`` says when it has no value. Fields of the
+    dataclass are options. ``contract`` is the `CONTRACT_VERSION` that a plug-in was made for; ours leave it out.
+    """
+
+    contract: ClassVar[int]
+    name: ClassVar[str]
+    title: ClassVar[str]
+    unit: ClassVar[str] = ""
+    direction: ClassVar[Direction] = Direction.LOWER_IS_WORSE
+    range: ClassVar[tuple[float, float]] = (0.0, 1.0)
+    tasks: ClassVar[frozenset[str]]
+    decides: ClassVar[frozenset[str]] = frozenset()
+    needs_scores: ClassVar[bool] = False
+    """Whether it looks at scores; a model without any has no such figure."""
+    undefined: ClassVar[str] = "no row has both a prediction and a label"
+    source: ClassVar[str]
+
+    @abstractmethod
+    def value(self, table: Table) -> Counts:
+        """Return the metric of counts with leading axes (...,), shape (...,); NaN where it is undefined."""
+
+    def values(self, table: Table) -> dict[Figure, Counts]:
+        """Return every figure that the metric has of a table, each of shape (...,)."""
+        return {Figure(self.name): self.value(table)}
+
+    def applies(self, table: Table) -> bool:  # noqa: ARG002 - a metric with more to ask overrides it
+        """Return whether a table of one of its tasks has what the metric needs."""
+        return True
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassMetric(Metric):
+    """A metric of yes-or-no questions: of a binary model, or of "is it this class" for each class of many.
+
+    Over many classes it is averaged: ``macro`` (each class alike), ``weighted`` (by the rows that have the label),
+    ``micro`` (all questions put together). As scikit-learn does, an undefined class counts as 0 in a mean of decisions
+    and is left out of one of rankings; where one class is given, classes that neither labels nor predictions name are
+    left out too.
+    """
+
+    tasks: ClassVar[frozenset[str]] = frozenset({"binary", "multiclass", "multilabel"})
+    averages: ClassVar[tuple[str, ...]] = ("macro", "micro", "weighted")
+
+    @abstractmethod
+    def of(self, table: BinaryTable) -> Counts:
+        """Return the metric of one question, shape (...,); NaN where it is undefined."""
+
+    def value(self, table: Table) -> Counts:
+        """Return the metric of a binary model, or the mean over classes that are alike."""
+        found = self.values(table)
+        return found[Figure(self.name)] if Figure(self.name) in found else found[Figure(f"{self.name}_macro")]
+
+    def values(self, table: Table) -> dict[Figure, Counts]:
+        """Return the metric, or its averages over the classes and then that of each class."""
+        from monitors.tables import BinaryTable, MulticlassTable, RegressionTable, questions  # they need this module
+
+        if isinstance(table, RegressionTable):
+            raise ValueError(f"{self.name} is of classes, not of numbers")
+        if isinstance(table, BinaryTable):
+            return {Figure(self.name): self.of(table)}
+        asked = questions(table, scores=self.needs_scores)
+        if not asked:
+            return {}
+        each = np.stack([self.of(question) for question in asked.values()], axis=-1)
+        support = np.stack([question.positives for question in asked.values()], axis=-1)
+        single = isinstance(table, MulticlassTable)
+        named = np.stack([question.named if single else question.answered for question in asked.values()], axis=-1)
+        counted = ~np.isnan(each) if self.needs_scores else named > 0
+        filled = np.where(np.isnan(each), 0.0, each)
+        found: dict[Figure, Counts] = {}
+        for average in self.averages:
+            if average == "micro":
+                found[Figure(f"{self.name}_micro")] = self.of(BinaryTable.together(list(asked.values())))
+                continue
+            weights = np.where(counted, 1.0 if average == "macro" else support, 0.0)
+            total = weights.sum(axis=-1)
+            mean = (filled * weights).sum(axis=-1)
+            found[Figure(f"{self.name}_{average}")] = np.divide(
+                mean, total, out=np.full(total.shape, np.nan), where=total > 0
+            )
+        return found | {Figure(self.name, class_): each[..., place] for place, class_ in enumerate(asked)}
+
+    def applies(self, table: Table) -> bool:
+        """Return whether the table has scores where the metric needs them."""
+        return not self.needs_scores or table.has_scores
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

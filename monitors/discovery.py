@@ -1,4 +1,4 @@
-"""What statistics and kinds of monitors there are: found in the packages and in installed plug-ins, listed nowhere."""
+"""What statistics, metrics and kinds of monitors there are: found in the packages and plug-ins, listed nowhere."""
 
 import pkgutil
 from collections.abc import Iterator
@@ -11,8 +11,9 @@ from types import ModuleType
 from typing import TypeVar
 
 from monitors import kinds as kinds_package
+from monitors import metrics as metrics_package
 from monitors import statistics as statistics_package
-from monitors.contract import CONTRACT_VERSION, BinnedStatistic, Kind
+from monitors.contract import CONTRACT_VERSION, BinnedStatistic, Kind, Metric
 
 METRICS, MONITORS = "plumbline.metrics", "plumbline.monitors"
 
@@ -43,14 +44,20 @@ def statistics() -> dict[str, BinnedStatistic]:
 
 
 @cache
+def metrics() -> dict[str, Metric]:
+    """Return every metric of predictions against ground truth with its default options, by name."""
+    return {name: found() for name, (found, _) in _metrics().items()}
+
+
+@cache
 def kinds() -> dict[str, Kind]:
     """Return every kind of monitor, by name, in the order of the names."""
     return {name: found() for name, (found, _) in _kinds().items()}
 
 
 def by(name: str) -> str:
-    """Return the distribution and version that a statistic or kind comes from, "" where it is one of ours."""
-    for found in (_statistics(), _kinds()):
+    """Return the distribution and version that a statistic, metric or kind comes from, "" where it is one of ours."""
+    for found in (_statistics(), _metrics(), _kinds()):
         if name in found:
             return found[name][1]
     return ""
@@ -58,13 +65,13 @@ def by(name: str) -> str:
 
 def refused() -> tuple[Refused, ...]:
     """Return the plug-ins that are not used, with the reasons; the service works without them."""
-    _statistics(), _kinds()
+    _statistics(), _metrics(), _kinds()
     return tuple(_refused[place] for place in sorted(_refused))
 
 
 def forget() -> None:
     """Look again at the next call: packages or entry points have changed."""
-    for cached in (statistics, kinds, _statistics, _kinds):
+    for cached in (statistics, metrics, kinds, _statistics, _metrics, _kinds):
         cached.cache_clear()
     _refused.clear()
 
@@ -72,6 +79,11 @@ def forget() -> None:
 @cache
 def _statistics() -> dict[str, tuple[type[BinnedStatistic], str]]:
     return named(BinnedStatistic, statistics_package, METRICS)  # type: ignore[type-abstract]
+
+
+@cache
+def _metrics() -> dict[str, tuple[type[Metric], str]]:
+    return named(Metric, metrics_package, METRICS)  # type: ignore[type-abstract]
 
 
 @cache

@@ -1,4 +1,4 @@
-"""What tests of statistics and kinds of monitors need: comparisons made of plain rows, and what every one owes.
+"""What tests of statistics, metrics and monitors need: comparisons made of plain rows, and what every one owes.
 
 A test derives a battery and says what is tested; pytest runs what the battery has (none of it is needed to serve):
 
@@ -24,6 +24,7 @@ from monitors.contract import (
     Comparison,
     Counts,
     Kind,
+    Metric,
     Result,
     Role,
     Subject,
@@ -35,6 +36,7 @@ from monitors.kernel import profile_batches
 from monitors.layout import Layout, plan_layout
 from monitors.null import severity
 from monitors.profile import Profile
+from monitors.tables import Table, table_of_rows
 
 START = datetime(2026, 1, 5, tzinfo=UTC)
 Rows = Mapping[str, Any]
@@ -165,6 +167,88 @@ class StatisticBattery:
         assert statistic.source
         assert type(statistic).__doc__
         assert statistic.types
+
+
+# --- what every metric owes -------------------------------------------------------------------------------------------
+
+
+def labelled_rows(task: str, number: int = 2000, seed: int = 1) -> pa.Table:
+    """Return labelled rows of a model of a task, its predictions and scores good but not perfect."""
+    rng = np.random.default_rng(seed)
+    if task == "regression":
+        y = np.exp(rng.normal(3.0, 0.5, number))
+        return pa.table({"prediction": y * (1 + 0.1 * rng.normal(size=number)) + 0.3, "ground_truth": y})
+    if task == "binary":
+        score = 1 / (1 + np.exp(-1.5 * rng.normal(size=number)))
+        label = rng.random(number) < score
+        return pa.table(
+            {
+                "score": score,
+                "prediction": np.where(score >= 0.5, "1", "0"),
+                "ground_truth": np.where(label, "1", "0"),
+            }
+        )
+    raw = np.exp(1.5 * rng.normal(size=(number, 3)) + np.array([0.5, 0.0, -0.5]))
+    scores = raw / raw.sum(axis=1, keepdims=True)
+    names = np.array(["a", "b", "c"])
+    held: dict[str, Any] = {f"scores.{name}": scores[:, place] for place, name in enumerate(names)}
+    if task == "multiclass":
+        label = (rng.random(number)[:, None] > np.cumsum(scores, axis=1)).sum(axis=1).clip(0, 2)
+        return pa.table(held | {"prediction": names[scores.argmax(axis=1)], "ground_truth": names[label]})
+    true = rng.random((number, 3)) < scores
+    return pa.table(
+        held
+        | {
+            "prediction": [names[row].tolist() for row in scores > 0.4],
+            "ground_truth": [names[row].tolist() for row in true],
+        }
+    )
+
+
+def labelled_table(task: str) -> Table:
+    """Return the exact table of such rows."""
+    classes = {"binary": ("0", "1"), "regression": ()}.get(task, ("a", "b", "c"))
+    return table_of_rows(labelled_rows(task), Task(name=task, classes=classes, positive_class="1"))
+
+
+class MetricBattery:
+    """What every metric of predictions against ground truth owes; the test gives ``metric`` as a fixture."""
+
+    def tables(self, metric: Metric) -> list[Table]:
+        """Return a table of each task that the metric is for."""
+        return [table for table in map(labelled_table, sorted(metric.tasks)) if metric.applies(table)]
+
+    def test_tells_what_it_is(self, metric: Metric) -> None:
+        """The catalogue is read off the class."""
+        assert metric.name.isidentifier()
+        assert metric.title
+        assert metric.source
+        assert metric.undefined
+        assert metric.tasks
+        assert metric.decides <= metric.tasks
+        assert metric.range[0] < metric.range[1]
+
+    def test_is_finite_and_within_its_range_where_labels_are_known(self, metric: Metric) -> None:
+        """A figure outside of its range is an error of the formula."""
+        for table in self.tables(metric):
+            for figure, found in metric.values(table).items():
+                assert np.isfinite(found), figure
+                assert metric.range[0] <= found <= metric.range[1], figure
+
+    def test_gives_one_value_per_leading_index(self, metric: Metric) -> None:
+        """Counts with leading axes (...,) give values of shape (...,), so that a thousand draws are one call."""
+        for table in self.tables(metric):
+            both = table.with_parts([np.stack([part, part / 2]) for part in table.parts()])
+            alone = metric.values(table)
+            for figure, found in metric.values(both).items():
+                assert found.shape == (2,), figure
+                assert np.allclose(found, alone[figure], rtol=1e-9), figure
+
+    def test_is_undefined_without_labels(self, metric: Metric) -> None:
+        """Nothing to divide by gives NaN, which becomes a reason, and not 0."""
+        for table in self.tables(metric):
+            empty = table.with_parts([np.zeros_like(part) for part in table.parts()])
+            assert all(np.isnan(found) for found in metric.values(empty).values())
 
 
 # --- what every kind of monitor owes ----------------------------------------------------------------------------------

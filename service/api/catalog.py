@@ -3,13 +3,14 @@
 import dataclasses
 import inspect
 from collections.abc import Mapping
+from math import isinf
 from typing import Any
 
 from fastapi import APIRouter
 from pydantic import TypeAdapter
 
 from monitors import discovery
-from monitors.contract import BinnedStatistic, Kind
+from monitors.contract import BinnedStatistic, Kind, Metric
 from service import webhooks
 from service.api.depends import Reader, listed
 from service.api.monitors import MonitorBody
@@ -51,15 +52,16 @@ def _kind(name: str, kind: Kind) -> dict[str, Any]:
     }
 
 
-def _metric(name: str, statistic: BinnedStatistic) -> dict[str, Any]:
+def _options(thing: BinnedStatistic | Metric) -> dict[str, Any]:
     options = {
-        field.name: {
-            **TypeAdapter(type(field.default)).json_schema(),
-            "default": field.default,
-        }
-        for field in dataclasses.fields(statistic)
+        field.name: {**TypeAdapter(type(field.default)).json_schema(), "default": field.default}
+        for field in dataclasses.fields(thing)
         if field.default is not dataclasses.MISSING
     }
+    return {"type": "object", "properties": options, "additionalProperties": False}
+
+
+def _statistic(name: str, statistic: BinnedStatistic) -> dict[str, Any]:
     return {
         "name": name,
         "description": _told(type(statistic)),
@@ -68,10 +70,30 @@ def _metric(name: str, statistic: BinnedStatistic) -> dict[str, Any]:
         "direction": statistic.direction.value,
         "types": sorted(kind.value for kind in statistic.types),
         "ordered": statistic.ordered,
-        "parameters": {"type": "object", "properties": options, "additionalProperties": False},
+        "parameters": _options(statistic),
         "source": statistic.source,
         "by": discovery.by(name) or None,
         "example": {"policy": {"threshold": {name: 0.2}}, "parameters": {"also": [name]}},
+    }
+
+
+def _metric(name: str, metric: Metric) -> dict[str, Any]:
+    least, most = (None if isinf(end) else end for end in metric.range)
+    return {
+        "name": name,
+        "title": metric.title,
+        "description": _told(type(metric)),
+        "unit": metric.unit,
+        "direction": metric.direction.value,
+        "range": [least, most],
+        "tasks": sorted(metric.tasks),
+        "decides": sorted(metric.decides),
+        "needs_scores": metric.needs_scores,
+        "needs_labels": True,
+        "parameters": _options(metric),
+        "source": metric.source,
+        "by": discovery.by(name) or None,
+        "example": {"policy": {"threshold": {name: 0.5}}},
     }
 
 
@@ -107,9 +129,10 @@ def monitors(principal: Reader) -> dict[str, object]:  # noqa: ARG001 - the scop
 
 @router.get("/metrics", operation_id="catalog_metrics", summary="What can be measured")
 def metrics(principal: Reader) -> dict[str, object]:  # noqa: ARG001 - the scope is declared by it
-    """List the statistics, plug-ins included; `refused` are those that cannot be used, and why."""
-    items = [_metric(name, statistic) for name, statistic in discovery.statistics().items()]
-    return listed(items, None) | _refused(discovery.METRICS)
+    """List the statistics of columns and the metrics against ground truth; `refused` cannot be used, and why."""
+    found = {name: _statistic(name, statistic) for name, statistic in discovery.statistics().items()}
+    found |= {name: _metric(name, metric) for name, metric in discovery.metrics().items()}
+    return listed([entry for _, entry in sorted(found.items())], None) | _refused(discovery.METRICS)
 
 
 @router.get("/explainers", operation_id="catalog_explainers", summary="How predictions can be explained")

@@ -1,0 +1,1 @@
+"""The metrics of predictions against ground truth: each a file of its own, found by discovery."""
