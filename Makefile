@@ -13,6 +13,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet --no-input
 BUNDLE := dashboards/static/vega-bundle.js
 CI_VENV := build/full
 PEERS_VENV := build/peers
+SMCLARIFY_VENV := build/smclarify
 WORKERS ?= auto
 
 .PHONY: help
@@ -73,8 +74,17 @@ $(CI_VENV)/.installed: requirements/full.txt requirements/build.txt pyproject.to
 	@$(CI_VENV)/bin/python -m pip check
 	@touch $@
 
+.PHONY: smclarify
+smclarify: $(SMCLARIFY_VENV)/.installed ## The environment of the package that bias metrics are compared with
+
+$(SMCLARIFY_VENV)/.installed: requirements/smclarify.txt
+	@echo 'Installing requirements/smclarify.txt: what the bias metrics are compared with'
+	@rm -rf $(SMCLARIFY_VENV) && $(PYTHON) -m venv $(SMCLARIFY_VENV)
+	@$(SMCLARIFY_VENV)/bin/python -m pip --disable-pip-version-check --quiet --no-input install --no-deps --require-hashes -r requirements/smclarify.txt
+	@touch $@
+
 .PHONY: ci
-ci: full $(BUNDLE) ## The full install in an empty environment, the long suites, one pass of each benchmark
+ci: full smclarify $(BUNDLE) ## The full install in an empty environment, the long suites, one pass of each benchmark
 	@$(CI_VENV)/bin/pytest -n $(WORKERS) --dist loadfile -m long
 	@$(MAKE) --no-print-directory bench
 
@@ -98,6 +108,7 @@ lock: ## Resolve the requirements again (needs uv)
 	@uv pip compile pyproject.toml --group test $(LOCK) --constraint requirements/full.txt --output-file requirements/test.txt
 	@uv pip compile pyproject.toml $(LOCK) --constraint requirements/full.txt --output-file requirements/serve.txt
 	@uv pip compile pyproject.toml --group peers $(LOCK) --output-file requirements/peers.txt
+	@uv pip compile requirements/smclarify.in $(LOCK) --output-file requirements/smclarify.txt
 	@uv pip compile requirements/build.in $(LOCK) --constraint requirements/full.txt --output-file requirements/build.txt
 LOCK := --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --no-header --no-annotate --quiet --upgrade
 

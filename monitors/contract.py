@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict
 
 if TYPE_CHECKING:
     from monitors.blocks import Blocks
+    from monitors.facets import Facets, FacetSample
     from monitors.profile import Profile
     from monitors.tables import BinaryTable, Table
 
@@ -279,6 +280,66 @@ class ClassMetric(Metric):
     def applies(self, table: Table) -> bool:
         """Return whether the table has scores where the metric needs them."""
         return not self.needs_scores or table.has_scores
+
+
+class Stage(StrEnum):
+    """When a bias can be seen: in the labels a model learns from, or in what it predicts."""
+
+    PRE_TRAINING = "pre_training"
+    POST_TRAINING = "post_training"
+
+
+@dataclass(frozen=True, kw_only=True)
+class BiasMetric(ABC):
+    """How differently two groups fare, the favoured one (a) and the other (d); one file, found by discovery.
+
+    ``meaning`` says in one line what a value says of the group. ``neutral`` is the value of equal treatment, ``needs``
+    names what a row must have to be counted. With ``compat`` "smclarify" the value is what that package gives where
+    it differs from the definition: support, sign, and division by nothing. ``contract`` is the `CONTRACT_VERSION`
+    that a plug-in was made for; metrics of ours leave it out.
+    """
+
+    contract: ClassVar[int]
+    name: ClassVar[str]
+    title: ClassVar[str]
+    meaning: ClassVar[str]
+    stage: ClassVar[Stage]
+    unit: ClassVar[str] = ""
+    neutral: ClassVar[float] = 0.0
+    direction: ClassVar[Direction] = Direction.DISTANCE_FROM_ZERO
+    range: ClassVar[tuple[float, float]] = (-1.0, 1.0)
+    needs: ClassVar[frozenset[str]]
+    """Of "label", "prediction", "stratum" (the model's group variable)."""
+    per_group: ClassVar[bool] = True
+    """Whether the value depends on which group is looked at."""
+    source: ClassVar[str]
+    compat: str = ""
+
+    @property
+    def quirky(self) -> bool:
+        """Whether smclarify's value is wanted where it differs."""
+        return self.compat == "smclarify"
+
+    @property
+    def needs_labels(self) -> bool:
+        """Whether it has to wait for the ground truth."""
+        return "label" in self.needs
+
+
+class CountedBias(BiasMetric):
+    """A bias metric that is a formula over counts."""
+
+    @abstractmethod
+    def value(self, facets: Facets) -> Counts:
+        """Return the metric of counts with leading axes (...,), shape (...,); not finite where it is undefined."""
+
+
+class SampledBias(BiasMetric):
+    """A bias metric that needs rows; it is measured on the row sample."""
+
+    @abstractmethod
+    def value(self, sample: FacetSample) -> tuple[float, float]:
+        """Return the metric and its standard error; not finite where it is undefined."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

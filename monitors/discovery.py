@@ -10,10 +10,11 @@ from inspect import getmembers, isabstract, isclass
 from types import ModuleType
 from typing import TypeVar
 
+from monitors import fairness as fairness_package
 from monitors import kinds as kinds_package
 from monitors import metrics as metrics_package
 from monitors import statistics as statistics_package
-from monitors.contract import CONTRACT_VERSION, BinnedStatistic, Kind, Metric
+from monitors.contract import CONTRACT_VERSION, BiasMetric, BinnedStatistic, Kind, Metric
 
 METRICS, MONITORS = "plumbline.metrics", "plumbline.monitors"
 
@@ -50,6 +51,12 @@ def metrics() -> dict[str, Metric]:
 
 
 @cache
+def bias_metrics() -> dict[str, BiasMetric]:
+    """Return every bias metric with its default options, by name."""
+    return {name: found() for name, (found, _) in _bias_metrics().items()}
+
+
+@cache
 def kinds() -> dict[str, Kind]:
     """Return every kind of monitor, by name, in the order of the names."""
     return {name: found() for name, (found, _) in _kinds().items()}
@@ -57,7 +64,7 @@ def kinds() -> dict[str, Kind]:
 
 def by(name: str) -> str:
     """Return the distribution and version that a statistic, metric or kind comes from, "" where it is one of ours."""
-    for found in (_statistics(), _metrics(), _kinds()):
+    for found in (_statistics(), _metrics(), _bias_metrics(), _kinds()):
         if name in found:
             return found[name][1]
     return ""
@@ -65,13 +72,13 @@ def by(name: str) -> str:
 
 def refused() -> tuple[Refused, ...]:
     """Return the plug-ins that are not used, with the reasons; the service works without them."""
-    _statistics(), _metrics(), _kinds()
+    _statistics(), _metrics(), _bias_metrics(), _kinds()
     return tuple(_refused[place] for place in sorted(_refused))
 
 
 def forget() -> None:
     """Look again at the next call: packages or entry points have changed."""
-    for cached in (statistics, metrics, kinds, _statistics, _metrics, _kinds):
+    for cached in (statistics, metrics, bias_metrics, kinds, _statistics, _metrics, _bias_metrics, _kinds):
         cached.cache_clear()
     _refused.clear()
 
@@ -84,6 +91,11 @@ def _statistics() -> dict[str, tuple[type[BinnedStatistic], str]]:
 @cache
 def _metrics() -> dict[str, tuple[type[Metric], str]]:
     return named(Metric, metrics_package, METRICS)  # type: ignore[type-abstract]
+
+
+@cache
+def _bias_metrics() -> dict[str, tuple[type[BiasMetric], str]]:
+    return named(BiasMetric, fairness_package, METRICS)
 
 
 @cache

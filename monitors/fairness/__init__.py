@@ -1,0 +1,1 @@
+"""Bias metrics, one file each: how differently two groups fare."""
