@@ -95,10 +95,14 @@ def _nothing(_document: Mapping[str, Any], _tables: Mapping[str, pa.Table]) -> A
 
 
 class Worker:
-    """Starts processes, hands them work, and watches them; ``tasks`` is the package that the tasks are found in."""
+    """Starts processes, hands them work, and watches them.
 
-    def __init__(self, tasks: str = "service.tasks") -> None:
+    ``tasks`` is the package that the tasks are found in; ``stock`` says whether a process is kept for the next call.
+    """
+
+    def __init__(self, tasks: str = "service.tasks", *, stock: bool = True) -> None:
         self._tasks = tasks
+        self._stocks = stock
         self._lock = threading.Lock()
         self._stock: _Process | None = None
         self._closed = False
@@ -126,7 +130,8 @@ class Worker:
             return process.work(frame, limits, reply, check)
         finally:
             process.end()
-            self._restock(task, limits)
+            if self._stocks:
+                self._restock(task, limits)
 
     def close(self) -> None:
         """End the process in stock."""

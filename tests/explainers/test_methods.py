@@ -1,0 +1,491 @@
+"""Attributions against shap itself, against the definition, and against lime."""
+
+from typing import Any
+
+import catboost
+import lightgbm
+import numpy as np
+import pandas as pd
+import pytest
+import shap
+import skops.io
+import xgboost
+from sklearn.compose import ColumnTransformer
+from sklearn.ensemble import (
+    ExtraTreesRegressor,
+    GradientBoostingClassifier,
+    HistGradientBoostingClassifier,
+    HistGradientBoostingRegressor,
+    RandomForestClassifier,
+    RandomForestRegressor,
+)
+from sklearn.impute import SimpleImputer
+from sklearn.inspection import partial_dependence as reference_dependence
+from sklearn.linear_model import LinearRegression, LogisticRegression, Ridge
+from sklearn.neighbors import KNeighborsClassifier
+from sklearn.pipeline import Pipeline, make_pipeline
+from sklearn.preprocessing import OneHotEncoder, StandardScaler
+from sklearn.tree import DecisionTreeRegressor
+
+from explainers import discovery
+from explainers.artifacts.skops import of_estimator
+from explainers.binding import bind
+from explainers.contract import Bound, Manifest, NotAdditiveError, Refusal, Scale
+from explainers.dependence import partial_dependence
+from explainers.explanation import explain, of_class
+from explainers.loading import load
+from tests.explainers.oracle import black_box, shapley, smooth
+
+NAMES = ("a", "b", "c", "d", "e", "f")
+SINGLE, DOUBLE = 1e-4, 1e-6
+
+
+def table(rows: int = 400, seed: int = 3) -> pd.DataFrame:
+    return pd.DataFrame(np.random.default_rng(seed).normal(size=(rows, len(NAMES))), columns=list(NAMES))
+
+
+@pytest.fixture(scope="module")
+def data() -> pd.DataFrame:
+    return table()
+
+
+@pytest.fixture(scope="module")
+def answer(data: pd.DataFrame) -> np.ndarray:
+    return smooth(data.to_numpy())
+
+
+def classes_of(answer: np.ndarray) -> np.ndarray:
+    return np.asarray(np.digitize(answer, np.quantile(answer, [0.33, 0.66])))
+
+
+def saved(booster: Any) -> bytes:
+    return bytes(booster.save_raw("json"))
+
+
+# --- trees, against shap ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("method", ["native", "woodelf"])
+def test_xgboost_has_shaps_values(data: pd.DataFrame, answer: np.ndarray, method: str) -> None:
+    booster = xgboost.train(
+        {"objective": "binary:logistic", "max_depth": 4}, xgboost.DMatrix(data, answer > 1), num_boost_round=30
+    )
+    found = explain(bind(load(saved(booster), Manifest()), Manifest()), data, data, method=method)
+    expected = shap.TreeExplainer(booster).shap_values(data)
+    assert np.abs(found.attributions.values[:, :, 0] - expected).max() < SINGLE
+
+
+@pytest.mark.parametrize("method", ["native", "woodelf"])
+def test_xgboost_of_many_classes_has_shaps_values(data: pd.DataFrame, answer: np.ndarray, method: str) -> None:
+    booster = xgboost.train(
+        {"objective": "multi:softprob", "num_class": 3, "max_depth": 3},
+        xgboost.DMatrix(data, classes_of(answer)),
+        num_boost_round=20,
+    )
+    found = explain(bind(load(saved(booster), Manifest()), Manifest()), data, data, method=method)
+    expected = shap.TreeExplainer(booster).shap_values(data)
+    assert np.abs(found.attributions.values - expected).max() < SINGLE
+
+
+@pytest.mark.parametrize("method", ["native", "woodelf"])
+@pytest.mark.parametrize("objective", ["binary", "regression", "multiclass"])
+def test_lightgbm_has_shaps_values(data: pd.DataFrame, answer: np.ndarray, method: str, objective: str) -> None:
+    target = {"binary": answer > 1, "regression": answer, "multiclass": classes_of(answer)}[objective]
+    given = {"objective": objective, "verbose": -1, "num_threads": 1, "num_leaves": 12}
+    booster = lightgbm.train(
+        given | ({"num_class": 3} if objective == "multiclass" else {}), lightgbm.Dataset(data, target), 25
+    )
+    bound = bind(load(booster.model_to_string().encode(), Manifest()), Manifest())
+    found = explain(bound, data, data, method=method)
+    expected = np.asarray(shap.TreeExplainer(booster).shap_values(data))
+    expected = expected[:, :, None] if expected.ndim == 2 else expected
+    assert np.abs(found.attributions.values - expected).max() < (DOUBLE if method == "native" else SINGLE)
+
+
+@pytest.mark.parametrize("kind", [catboost.CatBoostClassifier, catboost.CatBoostRegressor])
+def test_catboost_has_shaps_values(data: pd.DataFrame, answer: np.ndarray, kind: Any, tmp_path: Any) -> None:
+    target = answer > 1 if kind is catboost.CatBoostClassifier else answer
+    model = kind(iterations=20, depth=4, verbose=0, allow_writing_files=False, thread_count=1).fit(data, target)
+    model.save_model(str(tmp_path / "model.cbm"))
+    bound = bind(load((tmp_path / "model.cbm").read_bytes(), Manifest()), Manifest())
+    found = explain(bound, data, data)
+    assert found.method == "native"
+    assert np.abs(found.attributions.values[:, :, 0] - shap.TreeExplainer(model).shap_values(data)).max() < SINGLE
+
+
+TREES: list[tuple[Any, str]] = [
+    (DecisionTreeRegressor(max_depth=4, random_state=0), "value"),
+    (RandomForestRegressor(20, max_depth=5, random_state=0), "value"),
+    (ExtraTreesRegressor(20, max_depth=5, random_state=0), "value"),
+    (HistGradientBoostingRegressor(max_iter=20, max_depth=4), "value"),
+    (RandomForestClassifier(20, max_depth=5, random_state=0), "two"),
+    (RandomForestClassifier(20, max_depth=5, random_state=0), "three"),
+    (GradientBoostingClassifier(n_estimators=20, max_depth=3, random_state=0), "two"),
+    (HistGradientBoostingClassifier(max_iter=20, max_depth=4), "two"),
+]
+
+
+@pytest.mark.parametrize("method", ["tree", "woodelf"])
+@pytest.mark.parametrize(("estimator", "kind"), TREES, ids=lambda value: type(value).__name__)
+def test_scikit_learns_trees_have_shaps_values(
+    data: pd.DataFrame, answer: np.ndarray, estimator: Any, kind: str, method: str
+) -> None:
+    target = {"value": answer, "two": (answer > 1).astype(int), "three": classes_of(answer)}[kind]
+    estimator.fit(data, target)
+    found = explain(bind(of_estimator(estimator, Manifest()), Manifest()), data, data, method=method)
+    expected = np.asarray(shap.TreeExplainer(estimator).shap_values(data))
+    expected = expected[:, :, None] if expected.ndim == 2 else expected
+    expected = expected[:, :, 1:] if kind == "two" and expected.shape[2] == 2 else expected
+    assert np.abs(found.attributions.values - expected).max() < (DOUBLE if method == "tree" else SINGLE)
+
+
+def test_auto_takes_woodelf_from_many_rows_on_and_says_so() -> None:
+    rows = table(2000)
+    answer = smooth(rows.to_numpy())
+    booster = lightgbm.train({"verbose": -1, "num_threads": 1}, lightgbm.Dataset(rows, answer), 20)
+    bound = bind(load(booster.model_to_string().encode(), Manifest()), Manifest())
+    many, few = explain(bound, rows, rows), explain(bound, rows.head(5), rows)
+    assert (many.method, few.method) == ("woodelf", "native")
+    assert "faster than the booster's own" in many.why
+    assert np.abs(many.attributions.values[:5] - few.attributions.values).max() < SINGLE
+
+
+# --- linear -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_linear_model_has_shaps_values(data: pd.DataFrame, answer: np.ndarray) -> None:
+    model = LogisticRegression().fit(data, answer > 1)
+    background = data.head(100)
+    found = explain(bind(of_estimator(model, Manifest()), Manifest()), data, background)
+    assert (found.method, found.scale) == ("linear", Scale.MARGIN)
+    expected = shap.LinearExplainer(model, shap.maskers.Independent(background, 100)).shap_values(data)
+    assert np.abs(found.attributions.values[:, :, 0] - expected).max() < DOUBLE
+
+
+def test_correlated_columns_share_what_one_of_them_says() -> None:
+    # y = x0 and x1 is a copy of x0 (correlation 1): each tells half, whatever the coefficients say
+    x = np.random.default_rng(0).normal(size=500)
+    frame = pd.DataFrame({"x0": x, "x1": x + 1e-7 * np.random.default_rng(1).normal(size=500)})
+    model = LinearRegression()
+    model.coef_, model.intercept_, model.n_features_in_ = np.array([1.0, 0.0]), 0.0, 2
+    bound = bind(of_estimator(model, Manifest(columns=("x0", "x1"))), Manifest())
+    found = explain(bound, frame.head(3), frame, method="linear", options={"dependence": "correlated"})
+    away = frame["x0"].to_numpy()[:3] - found.attributions.base
+    assert found.attributions.values[:, :, 0] == pytest.approx(np.stack([away, away], axis=1) / 2, abs=1e-3)
+
+
+def test_uncorrelated_columns_are_explained_alike_either_way(answer: np.ndarray) -> None:
+    # an orthogonal design has an exactly diagonal covariance
+    design = np.linalg.qr(np.random.default_rng(0).normal(size=(64, 7)) + 0)[0]
+    design = design - design.mean(axis=0)
+    frame = pd.DataFrame(np.linalg.qr(design)[0][:, :6], columns=list(NAMES))
+    model = Ridge().fit(frame, frame.to_numpy() @ np.arange(6))
+    bound = bind(of_estimator(model, Manifest()), Manifest())
+    plain = explain(bound, frame, frame, method="linear")
+    other = explain(bound, frame, frame, method="linear", options={"dependence": "correlated"})
+    assert np.abs(plain.attributions.values - other.attributions.values).max() < 1e-6
+
+
+# --- black boxes, against the definition ------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def exact(data: pd.DataFrame) -> np.ndarray:
+    background = data.to_numpy()[50:80]
+    return np.array([shapley(smooth, row, background) for row in data.to_numpy()[:8]])
+
+
+def test_enumeration_is_the_definition(data: pd.DataFrame, exact: np.ndarray) -> None:
+    found = explain(black_box(smooth, NAMES), data.head(8), data[50:80], method="enumeration")
+    assert np.abs(found.attributions.values[:, :, 0] - exact).max() < 1e-10
+
+
+def test_kernel_with_all_coalitions_is_exact(data: pd.DataFrame, exact: np.ndarray) -> None:
+    found = explain(black_box(smooth, NAMES), data.head(8), data[50:80], method="kernel")
+    assert found.attributions.exact
+    assert np.abs(found.attributions.values[:, :, 0] - exact).max() < 1e-8
+
+
+@pytest.mark.parametrize(("method", "options"), [("permutation", {"permutations": 12}), ("kernel", {"samples": 40})])
+def test_estimates_lie_within_their_stated_error(
+    data: pd.DataFrame, exact: np.ndarray, method: str, options: dict[str, int]
+) -> None:
+    inside = 0
+    for seed in range(10):
+        found = explain(black_box(smooth, NAMES), data.head(8), data[50:80], method=method, options=options, seed=seed)
+        assert found.attributions.error is not None
+        off = np.abs(found.attributions.values - exact[:, :, None])
+        inside += int((off <= 3 * found.attributions.error + 1e-9).sum())
+    assert inside / (10 * exact.size) > 0.95  # three standard errors: 99.7 % were the errors known exactly
+
+
+def test_permutations_go_on_until_the_error_is_reached(data: pd.DataFrame) -> None:
+    bound = black_box(smooth, NAMES)
+    found = explain(bound, data.head(4), data[50:80], method="permutation", options={"error": 0.2})
+    once = explain(bound, data.head(4), data[50:80], method="permutation")
+    assert found.attributions.error is not None
+    assert found.attributions.error.max() <= 0.2
+    assert found.attributions.evaluations > once.attributions.evaluations
+
+
+def test_the_same_question_has_the_same_numbers(data: pd.DataFrame) -> None:
+    for method in ("permutation", "kernel", "lime"):
+        options = {"samples": 120} if method != "permutation" else {}
+        first, again = (
+            explain(black_box(smooth, NAMES), data.head(3), data, method=method, options=options, seed=5).attributions
+            for _ in range(2)
+        )
+        assert (first.values == again.values).all()
+
+
+@pytest.mark.parametrize("method", sorted(discovery.methods()))
+def test_a_model_that_ignores_a_feature_gives_it_nothing(data: pd.DataFrame, method: str) -> None:
+    answer = 3 * data["a"] + data["b"] * (data["c"] > 0)
+    used = data.assign(f=0.0)  # f is constant in training, so no model can use it
+    bounds: list[Bound] = [
+        bind(of_estimator(LinearRegression().fit(used, 3 * data["a"]), Manifest()), Manifest()),
+        bind(
+            of_estimator(RandomForestRegressor(10, max_depth=4, random_state=0).fit(used, answer), Manifest()),
+            Manifest(),
+        ),
+        bind(load(saved(xgboost.train({"max_depth": 3}, xgboost.DMatrix(used, answer), 10)), Manifest()), Manifest()),
+        black_box(lambda x: 3 * x[:, 0] + x[:, 1] * (x[:, 2] > 0), NAMES),
+    ]
+    tried = 0
+    for bound in bounds:
+        try:
+            found = explain(bound, data.head(5), data.head(50), method=method)
+        except Refusal:
+            continue
+        tried += 1
+        allowed = 1e-9 if method != "lime" else 0.5  # lime's ridge on 5,000 draws leaves noise on every column
+        assert np.abs(found.attributions.values[:, 5]).max() <= allowed
+    assert tried
+
+
+def test_lime_has_limes_coefficients(data: pd.DataFrame) -> None:
+    lime_tabular = pytest.importorskip("lime.lime_tabular")
+    reference = lime_tabular.LimeTabularExplainer(
+        data.to_numpy(), feature_names=list(NAMES), mode="regression", discretize_continuous=False, random_state=11
+    )
+    row = data.to_numpy()[0]
+    told = reference.explain_instance(row, smooth, num_features=6, num_samples=800)
+    expected = np.zeros(6)
+    for place, weight in told.local_exp[1]:
+        expected[place] = weight
+    found = explain(
+        black_box(smooth, NAMES), data.head(1), data, method="lime", seed=11, options={"samples": 800},
+        background_rows=len(data),
+    )  # fmt: skip
+    assert found.attributions.values[0, :, 0] == pytest.approx(expected, abs=1e-9)
+    assert found.attributions.base[0] == pytest.approx(told.intercept[1], abs=1e-9)
+
+
+# --- pipelines and folding --------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def people() -> pd.DataFrame:
+    generator = np.random.default_rng(2)
+    rows = 500
+    frame = pd.DataFrame(
+        {
+            "age": generator.integers(18, 80, rows).astype(float),
+            "job": generator.choice(["clerk", "smith", "nurse"], rows),
+            "income": generator.lognormal(10, 1, rows),
+        }
+    )
+    frame.loc[::17, "income"] = np.nan
+    return frame
+
+
+def pipeline(last: Any) -> Pipeline:
+    numbers = make_pipeline(SimpleImputer(add_indicator=True), StandardScaler())
+    before = ColumnTransformer(
+        [("jobs", OneHotEncoder(), ["job"]), ("numbers", numbers, ["income", "age"])], sparse_threshold=0
+    )
+    return Pipeline([("before", before), ("last", last)])
+
+
+PIPELINES: list[Any] = [
+    LogisticRegression(max_iter=500),
+    RandomForestClassifier(20, max_depth=5, random_state=0),
+    xgboost.XGBClassifier(n_estimators=20, max_depth=3, n_jobs=1),
+    lightgbm.LGBMClassifier(n_estimators=20, n_jobs=1, verbose=-1),
+]
+
+
+@pytest.mark.parametrize("last", PIPELINES, ids=lambda last: type(last).__name__)
+def test_encoded_columns_of_a_pipeline_fold_back_to_what_is_logged(people: pd.DataFrame, last: Any) -> None:
+    answer = (people["age"] > 40) ^ (people["job"] == "smith")
+    fitted = pipeline(last).fit(people, answer.astype(int))
+    bound = bind(load(skops.io.dumps(fitted), Manifest()), Manifest())
+    assert bound.players == ("age", "job", "income")
+    found = explain(bound, people.head(20), people)
+    assert found.method in ("linear", "tree", "native")
+    # the columns of the pipeline's inside: 3 jobs, income, age, income-was-missing
+    inside = np.asarray(shap.TreeExplainer(fitted[-1]).shap_values(fitted[:-1].transform(people.head(20)))
+                        if found.method != "linear" else
+                        shap.LinearExplainer(fitted[-1], fitted[:-1].transform(background(people))).shap_values(
+                            fitted[:-1].transform(people.head(20))))  # fmt: skip
+    inside = inside[:, :, 1] if inside.ndim == 3 else inside
+    expected = np.stack([inside[:, 4], inside[:, :3].sum(axis=1), inside[:, 3] + inside[:, 5]], axis=1)
+    assert found.attributions.values[:, :, 0] == pytest.approx(expected, abs=SINGLE)
+
+
+def background(people: pd.DataFrame) -> pd.DataFrame:
+    from explainers.explanation import background_of
+
+    return background_of(people, 0)
+
+
+def test_a_pipeline_without_a_known_inside_is_explained_in_its_logged_columns(people: pd.DataFrame) -> None:
+    fitted = pipeline(KNeighborsClassifier()).fit(people, people["age"] > 40)
+    bound = bind(load(skops.io.dumps(fitted), Manifest()), Manifest())
+    found = explain(bound, people.head(4), people)
+    assert (found.method, found.scale) == ("enumeration", Scale.PROBABILITY)
+
+
+def test_one_hot_columns_fold_back_by_the_manifest() -> None:
+    generator = np.random.default_rng(0)
+    logged = pd.DataFrame({"age": generator.normal(size=300), "job": generator.choice(["clerk", "smith"], 300)})
+    encoded = pd.DataFrame(
+        {"age": logged["age"], "job_clerk": logged["job"] == "clerk", "job_smith": logged["job"] == "smith"}
+    ).astype(float)
+    answer = encoded["age"] + 2 * encoded["job_smith"]
+    booster = lightgbm.train({"verbose": -1, "num_threads": 1}, lightgbm.Dataset(encoded, answer), 20)
+    data = booster.model_to_string().encode()
+    one_hot = Manifest(groups={"job": {"job_clerk": "clerk", "job_smith": "smith"}})
+    found = explain(bind(load(data, one_hot), one_hot), logged.head(10), logged)
+    inside = shap.TreeExplainer(booster).shap_values(encoded.head(10))
+    expected = np.stack([inside[:, 0], inside[:, 1] + inside[:, 2]], axis=1)
+    assert found.players == ("age", "job")
+    assert found.attributions.values[:, :, 0] == pytest.approx(expected, abs=DOUBLE)
+    listed = Manifest(groups={"job": ["job_clerk", "job_smith"]})
+    as_logged = explain(bind(load(data, listed), listed), encoded.head(10), encoded)
+    assert as_logged.attributions.values == pytest.approx(found.attributions.values)
+
+
+def test_categories_are_given_as_the_model_takes_them() -> None:
+    generator = np.random.default_rng(0)
+    logged = pd.DataFrame(
+        {"age": generator.normal(size=300), "job": generator.choice(["clerk", "smith", "nurse"], 300)}
+    )
+    answer = logged["age"] + 2 * (logged["job"] == "smith")
+    typed = logged.assign(job=logged["job"].astype("category"))
+    light = lightgbm.train(
+        {"verbose": -1, "num_threads": 1, "min_data_in_leaf": 5}, lightgbm.Dataset(typed, answer), 20
+    )
+    bound = bind(load(light.model_to_string().encode(), Manifest()), Manifest())
+    found = explain(bound, logged.head(10), logged)
+    assert found.attributions.predictions[:, 0] == pytest.approx(light.predict(typed.head(10)))
+    assert bound.model.categorical == {"job"}
+    cat = catboost.CatBoostRegressor(iterations=20, verbose=0, allow_writing_files=False, thread_count=1)
+    cat.fit(logged, answer, cat_features=["job"])
+    found = explain(bind(load(bytes(_cbm(cat)), Manifest()), Manifest()), logged.head(10), logged)
+    assert found.attributions.predictions[:, 0] == pytest.approx(cat.predict(logged.head(10)), abs=1e-6)
+
+
+def _cbm(model: Any) -> bytes:
+    import tempfile
+    from pathlib import Path
+
+    with tempfile.TemporaryDirectory() as folder:
+        model.save_model(f"{folder}/model.cbm")
+        return Path(f"{folder}/model.cbm").read_bytes()
+
+
+# --- columns, classes, sums -------------------------------------------------------------------------------------------
+
+
+def test_columns_are_matched_by_name(data: pd.DataFrame, answer: np.ndarray) -> None:
+    bound = bind(of_estimator(RandomForestRegressor(5, random_state=0).fit(data, answer), Manifest()), Manifest())
+    turned = data[list(reversed(NAMES))].assign(unused=1.0)
+    first, second = explain(bound, data.head(9), data), explain(bound, turned.head(9), turned)
+    assert (first.attributions.values == second.attributions.values).all()
+    with pytest.raises(Refusal, match=r"takes 'c', which the rows do not have"):
+        explain(bound, data.drop(columns="c"), data)
+
+
+def test_a_wrong_order_in_the_manifest_is_an_error(data: pd.DataFrame, answer: np.ndarray) -> None:
+    booster = lightgbm.train({"verbose": -1}, lightgbm.Dataset(data, answer), 3)
+    with pytest.raises(Refusal, match="column 1 is 'b' and the file's is 'a'"):
+        load(booster.model_to_string().encode(), Manifest(columns=("b", "a", *NAMES[2:])))
+    nameless = lightgbm.train({"verbose": -1}, lightgbm.Dataset(data.to_numpy(), answer), 3)
+    with pytest.raises(Refusal, match="names 2 columns and the model has 6"):
+        load(nameless.model_to_string().encode(), Manifest(columns=("a", "b")))
+    plain = xgboost.train({}, xgboost.DMatrix(data.to_numpy(), answer), 3)
+    with pytest.raises(Refusal, match="does not name its 6 columns"):
+        load(saved(plain), Manifest())
+
+
+def test_the_other_class_has_the_negative_attributions(data: pd.DataFrame, answer: np.ndarray) -> None:
+    model = RandomForestClassifier(10, random_state=0).fit(data, np.where(answer > 1, "yes", "no"))
+    found = explain(bind(of_estimator(model, Manifest()), Manifest()), data.head(6), data)
+    yes, no = of_class(found, "yes"), of_class(found, "no")
+    assert yes[0] == pytest.approx(-no[0])
+    assert no[1] + no[0].sum(axis=1) == pytest.approx(model.predict_proba(data.head(6))[:, 0])
+    with pytest.raises(Refusal, match="no class 'maybe'; it has yes, no"):
+        of_class(found, "maybe")
+
+
+def test_of_many_classes_the_predicted_one_is_explained(data: pd.DataFrame, answer: np.ndarray) -> None:
+    model = RandomForestClassifier(10, random_state=0).fit(data, np.array(["x", "y", "z"])[classes_of(answer)])
+    values, base, predictions, _, classes = of_class(
+        explain(bind(of_estimator(model, Manifest()), Manifest()), data, data), None
+    )
+    assert classes == list(model.predict(data))
+    assert base + values.sum(axis=1) == pytest.approx(model.predict_proba(data).max(axis=1))
+    assert predictions == pytest.approx(model.predict_proba(data).max(axis=1))
+
+
+def test_numbers_that_do_not_add_up_are_no_answer(data: pd.DataFrame, answer: np.ndarray) -> None:
+    bound = bind(of_estimator(RandomForestRegressor(5, random_state=0).fit(data, answer), Manifest()), Manifest())
+    inner = bound.model.predict
+    object.__setattr__(bound.model, "predict", lambda frame, scale: inner(frame, scale) + frame[["a"]].to_numpy())
+    with pytest.raises(NotAdditiveError, match="miss the prediction"):
+        explain(bound, data.head(5), data, method="tree")
+    found = explain(bound, data.head(5), data)
+    assert "tree was given up because its values do not add up" in found.why
+    assert found.method == "enumeration"
+
+
+@pytest.mark.parametrize("scale", ["probability", "margin"])
+def test_a_classifier_is_explained_on_either_scale(data: pd.DataFrame, answer: np.ndarray, scale: str) -> None:
+    booster = lightgbm.train({"objective": "binary", "verbose": -1}, lightgbm.Dataset(data, answer > 1), 10)
+    bound = bind(load(booster.model_to_string().encode(), Manifest()), Manifest())
+    found = explain(bound, data.head(3), data, scale=scale)
+    expected = booster.predict(data.head(3), raw_score=scale == "margin")
+    assert found.attributions.predictions[:, 0] == pytest.approx(expected)
+    with pytest.raises(Refusal, match="told as margin or probability, not as value"):
+        explain(bound, data, data, scale="value")
+
+
+def test_unknown_methods_and_options_are_refused_with_what_there_is(data: pd.DataFrame) -> None:
+    with pytest.raises(Refusal, match="no method 'magic'; there are auto, enumeration, kernel"):
+        explain(black_box(smooth, NAMES), data, data, method="magic")
+    with pytest.raises(Refusal, match="permutation does not take samples"):
+        explain(black_box(smooth, NAMES), data, data, method="permutation", options={"samples": 3})
+
+
+# --- partial dependence -----------------------------------------------------------------------------------------------
+
+
+def test_partial_dependence_is_scikit_learns(data: pd.DataFrame, answer: np.ndarray) -> None:
+    model = RandomForestRegressor(10, random_state=0).fit(data, answer)
+    found = partial_dependence(bind(of_estimator(model, Manifest()), Manifest()), data, "a", Scale.VALUE, points=12)
+    expected = reference_dependence(model, data, ["a"], grid_resolution=12, kind="both", method="brute")
+    assert found.grid == pytest.approx(expected["grid_values"][0])
+    assert found.mean[:, 0] == pytest.approx(expected["average"][0])
+    assert found.each[:, :, 0] == pytest.approx(expected["individual"][0])
+    assert sum(found.shares) == pytest.approx(1)
+
+
+def test_partial_dependence_on_a_category_moves_over_the_categories(people: pd.DataFrame) -> None:
+    fitted = pipeline(LogisticRegression(max_iter=500)).fit(people, people["job"] == "smith")
+    found = partial_dependence(
+        bind(load(skops.io.dumps(fitted), Manifest()), Manifest()), people, "job", Scale.PROBABILITY
+    )
+    assert set(found.grid) == {"clerk", "smith", "nurse"}
+    curve = dict(zip(found.grid, found.mean[:, 0], strict=True))
+    assert curve["smith"] > 0.9 > 0.1 > curve["clerk"]
