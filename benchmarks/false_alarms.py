@@ -84,9 +84,9 @@ class Binned:
 
 
 def statistics_of(column: str) -> dict[str, BinnedStatistic]:
-    """Return the statistics that are for a column."""
+    """Return the statistics that are for a column and have a null."""
     type_ = Type.NUMERIC if column == "normal" else Type.CATEGORICAL
-    return {name: found for name, found in discovery.statistics().items() if type_ in found.types}
+    return {name: found for name, found in discovery.statistics().items() if type_ in found.types and found.null}
 
 
 def quiet_cell(
@@ -135,7 +135,7 @@ def quiet_columns(repeats: int, evidently_repeats: int, seed: int) -> bool:
     cells = [(n, m, column) for n in BASELINES for m in WINDOWS for column in COLUMNS]
     chance = 0.01 / len(cells) / (1 if repeats >= ENOUGH_REPEATS else 10)
     limit = float(binom.ppf(1 - chance, repeats, NOMINAL)) / repeats
-    names = list(discovery.statistics())
+    names = [name for name, found in discovery.statistics().items() if found.null]
     print(f"\nFalse alarms at a nominal 5 %, nothing changed, {repeats} repeats a cell, in per cent")
     print(f"(Evidently: the default of its version, {evidently_repeats} repeats a cell)")
     print(

@@ -60,6 +60,15 @@ class BudgetPolicy(Policy):
     share: float | None = None
     spends = True
 
+    def prepared(self, parameters: Parameters) -> Parameters:
+        """Return the parameters; PolicyInvalidError where what is to decide has no p-value."""
+        if names := parameters.without_null():
+            raise PolicyInvalidError(
+                f"{', '.join(names)} has no p-value, so an alarm budget cannot judge it; give the monitor a threshold "
+                "policy, or let another statistic decide and ask for this one in `also`"
+            )
+        return parameters
+
     def judge(self, results: Sequence[Result], alpha: float) -> list[Result]:
         """Return the results judged at a family-wise level of ``alpha``, which lies in (0, 1)."""
         if not 0 < alpha < 1:

@@ -23,6 +23,8 @@ MINIMUM, MAXIMUM, MEAN, M2 = 0, 1, 2, 3
 """The places of a column's whole and broken numbers."""
 
 LINEAR, BITS, FOLDED, HALVES = 0, 1, 2, 3
+MOST_EDGES = 2**30 - 1
+"""So that a cell of a column with ties is a 32-bit number."""
 HALF = 0x3FE0000000000000
 GREATEST = 0x7FFFFFFFFFFFFFFF
 """The bits of 0.5, and all bits of a whole number but its sign."""
@@ -61,7 +63,7 @@ class Search:
     """
 
     edges: NDArray[np.float64]
-    table: NDArray[np.uint16]
+    table: NDArray[np.uint16] | NDArray[np.uint32]
     kind: int
     low: float
     scale: float
@@ -72,7 +74,9 @@ class Search:
     cells: int
 
     @property
-    def plan(self) -> tuple[NDArray[np.float64], NDArray[np.uint16], int, float, float, int, int, int, bool]:
+    def plan(
+        self,
+    ) -> tuple[NDArray[np.float64], NDArray[np.uint16] | NDArray[np.uint32], int, float, float, int, int, int, bool]:
         """What the compiled loops take."""
         return (
             self.edges,
@@ -88,16 +92,16 @@ class Search:
 
 
 def plan_search(edges: NDArray[np.float64], tied: bool, largest: int = 65536) -> Search:
-    """Plan how values are put between strictly increasing edges, of which there may be 32,767."""
-    if edges.size > 32767:
-        raise ValueError(f"{edges.size} edges are too many; a column has at most 32,767")
+    """Plan how values are put between strictly increasing edges; more than 32,767 are searched by halves."""
+    if edges.size > MOST_EDGES:
+        raise ValueError(f"{edges.size} edges are too many; a column has at most {MOST_EDGES:,}")
     cells = 2 * edges.size + 1 if tied else edges.size + 1
     padded = 1
     while padded < edges.size + 1:
         padded *= 2
     filled = np.full(padded, np.inf)
     filled[: edges.size] = edges
-    if edges.size > 1:
+    if 1 < edges.size < 2**15:
         for kind in (LINEAR, BITS, FOLDED):
             if kind == FOLDED and not (edges[0] >= 0.0 and edges[-1] <= 1.0):
                 continue
@@ -105,7 +109,7 @@ def plan_search(edges: NDArray[np.float64], tied: bool, largest: int = 65536) ->
             search = search or (_plan_bits(filled, edges, tied, largest, kind) if kind != LINEAR else None)
             if search is not None:
                 return search
-    identity = np.arange(padded, dtype=np.uint16)
+    identity = np.arange(padded).astype(np.uint16) if padded <= 2**16 else np.arange(padded).astype(np.uint32)
     return Search(filled, identity, HALVES, 0.0, 0.0, 0, 0, 0, tied, cells)
 
 

@@ -154,8 +154,9 @@ class Result:
 class BinnedStatistic(ABC):
     """A distance between the binned counts of a baseline and of a window; one file, found by discovery.
 
-    ``types`` says which columns it is for, ``ordered`` whether the order of the bins matters to it. ``contract`` is
-    the `CONTRACT_VERSION` that a plug-in was made for; statistics of ours leave it out.
+    ``types`` says which columns it is for, ``ordered`` whether the order of the bins matters to it, ``null`` whether
+    its value where nothing changed can be drawn: without that it has no p-value and is judged by thresholds only.
+    ``contract`` is the `CONTRACT_VERSION` that a plug-in was made for; statistics of ours leave it out.
     """
 
     contract: ClassVar[int]
@@ -167,6 +168,9 @@ class BinnedStatistic(ABC):
     source: ClassVar[str]
     types: ClassVar[frozenset[Type]] = frozenset({Type.NUMERIC, Type.CATEGORICAL, Type.BOOLEAN, Type.DATETIME})
     ordered: ClassVar[bool] = False
+    null: ClassVar[bool] = True
+    raw: ClassVar[bool] = False
+    """Whether positions are wanted in the column's own unit, for a statistic that makes its bins of them."""
 
     @staticmethod
     def shares(counts: Counts) -> Counts:
@@ -178,8 +182,8 @@ class BinnedStatistic(ABC):
     def value(self, baseline: Counts, window: Counts, positions: Counts | None = None) -> Counts:
         """Return the statistic, shape (...,), of counts of shape (..., bins).
 
-        ``positions`` of shape (bins,) are the bins' mean values where the statistic needs them, in units of the
-        baseline's standard deviation.
+        ``positions`` of shape (bins,) are the mean values of a number's bins, in units of the baseline's standard
+        deviation (``raw``: in the column's own); categories have none.
         """
 
 
@@ -432,6 +436,10 @@ class Parameters(BaseModel):
     """What a user may set on a kind of monitor; unknown names are refused."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+    def without_null(self) -> Sequence[str]:
+        """Return what is to decide here although it has no p-value, so that only thresholds can judge it."""
+        return ()
 
 
 class Kind(ABC):

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from monitors import discovery
 from monitors.contract import BinnedStatistic, Column, Comparison, Counts, Parameters, Result, Subject, Type, Verdict
+from monitors.layout import CategoryLayout, NumericLayout
 from monitors.null import ENOUGH_BLOCKS, Null, gathered, merged_bins
 from monitors.profile import CategoryProfile, NumericProfile
 
@@ -83,6 +84,11 @@ class DriftParameters(Parameters):
         found = discovery.statistics()[name]
         options = self.options.get(name)
         return replace(found, **options) if options else found
+
+    def without_null(self) -> Sequence[str]:
+        """Return the statistics that are to decide and have no p-value."""
+        known = discovery.statistics()
+        return [name for name in dict.fromkeys(self.methods.values()) if not known[name].null]
 
     def deciding(self, column: Column) -> BinnedStatistic:
         """Return the one statistic that decides on a column."""
@@ -176,19 +182,24 @@ def measure_column(comparison: Comparison, column: Column, scale: int, parameter
         return [_without(deciding, subject, reason, pair, counted=False)]
     own = parameters.statistic(DECIDES[family_of(column)])
     note = null.note if null.enough or not comparison.blocks_reason else f"{null.note}; {comparison.blocks_reason}"
-    p_value, effect = null.p_value(deciding), null.effect(own)
     least = parameters.least_effect(column, scale)
-    results = [_result(deciding, subject, pair, p_value, note, effect=effect, min_effect=least)]
+    results = [_result(deciding, subject, pair, null, note, effect=null.effect(own), min_effect=least)]
     for statistic in parameters.shown(column):
-        shown = _result(statistic, subject, pair, null.p_value(statistic), note)
+        shown = _result(statistic, subject, pair, null, note)
         results.append(replace(shown, decides=False, verdict=None))
     return results
 
 
 def shown_value(
-    statistic: BinnedStatistic, baseline: Counts, window: Counts, *, ordered: bool, places: Counts | None = None
+    statistic: BinnedStatistic,
+    baseline: Counts,
+    window: Counts,
+    *,
+    ordered: bool,
+    places: Counts | None = None,
+    values: Counts | None = None,
 ) -> float:
-    """Return the value that is shown of counts of shape (cells,).
+    """Return the value that is shown of counts of shape (cells,), of which a number's have the mean ``values``.
 
     Statistics that use the order of the cells take all of them, and so do categories. Unordered statistics of numbers
     take ten bins of equal baseline share, so that the number of bins does not depend on the window.
@@ -197,7 +208,9 @@ def shown_value(
     if statistic.ordered:
         occupied = (baseline + window) > 0
         baseline, window = baseline[occupied], window[occupied]
-        if places is not None:
+        if statistic.raw and values is not None:
+            positions = values[occupied]
+        elif places is not None:
             positions = np.maximum.accumulate(places[occupied] / (baseline + window))
     elif ordered:
         bins = merged_bins(baseline, float(baseline.sum()), float(baseline.sum()), ordered=True, most=SHOWN_BINS)
@@ -214,6 +227,7 @@ class _Pair:
     window: Counts
     ordered: bool
     places: Counts | None = None
+    values: Counts | None = None
     spread: float = 1.0
     n_baseline: int = 0
     n_window: int = 0
@@ -227,11 +241,19 @@ class _Pair:
             spread = sqrt(max(base.m2, 0.0) / base.count) if base.minimum < base.maximum else 0.0
             places = np.clip((base.sums + now.sums) / spread, -1e150, 1e150) if spread > 0 else None
             counts = base.counts.astype(np.float64), now.counts.astype(np.float64)
-            return _Pair(*counts, True, places, spread, int(counts[0].sum()), int(counts[1].sum()))
+            values = _mean_values(base, now, comparison.baseline.layout.columns[column.name])
+            return _Pair(*counts, True, places, values, spread, int(counts[0].sum()), int(counts[1].sum()))
         if isinstance(base, CategoryProfile) and isinstance(now, CategoryProfile):
             counts = base.counts.astype(np.float64), now.counts.astype(np.float64)
-            return _Pair(*counts, False, None, 1.0, int(counts[0].sum()), int(counts[1].sum()))
+            return _Pair(*counts, False, None, None, 1.0, int(counts[0].sum()), int(counts[1].sum()))
         return None
+
+
+def _mean_values(base: NumericProfile, now: NumericProfile, layout: NumericLayout | CategoryLayout) -> Counts | None:
+    """Return the mean of the pooled values in each cell, a tied edge's own value exactly."""
+    if not isinstance(layout, NumericLayout):
+        return None
+    return NumericProfile(base.counts + now.counts, base.sums + now.sums).positions(layout)
 
 
 def _never(pair: _Pair | None, column: Column, statistic: BinnedStatistic, parameters: DriftParameters) -> str:
@@ -257,12 +279,14 @@ def _result(
     statistic: BinnedStatistic,
     subject: Subject,
     pair: _Pair,
-    p_value: float,
+    null: Null,
     note: str,
     effect: float | None = None,
     min_effect: float | None = None,
 ) -> Result:
-    value = shown_value(statistic, pair.baseline, pair.window, ordered=pair.ordered, places=pair.places)
+    value = shown_value(
+        statistic, pair.baseline, pair.window, ordered=pair.ordered, places=pair.places, values=pair.values
+    )
     if not isfinite(value):
         return _without(statistic, subject, f"{statistic.name} is not finite here", pair, counted=True)
     return Result(
@@ -270,13 +294,13 @@ def _result(
         subject=subject,
         value=value,
         direction=statistic.direction,
-        p_value=p_value,
+        p_value=null.p_value(statistic) if statistic.null else None,
         effect=effect,
         min_effect=min_effect,
         n_window=pair.n_window,
         n_baseline=pair.n_baseline,
         unit=statistic.unit,
-        note=note,
+        note=note if statistic.null else "",
         by=discovery.by(statistic.name),
     )
 

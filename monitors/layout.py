@@ -247,7 +247,7 @@ def plan_layout(
     batches: Iterable[pa.RecordBatch],
     columns: Sequence[Column],
     *,
-    bins: int = 1024,
+    bins: int | None = 1024,
     outcomes: OutcomeLayout | None = None,
     number: int = 1,
 ) -> Layout:
@@ -255,7 +255,8 @@ def plan_layout(
 
     Numbers get an edge per distinct value where there are at most ``bins`` of them, else edges at their quantiles, with
     cells for values equal to an edge where more than 1 % of the values repeat. Categories are counted all up to 1,000,
-    declared ones included. A ground truth that no row carries has the bins of the prediction.
+    declared ones included. A ground truth that no row carries has the bins of the prediction. Without a number of
+    ``bins`` every distinct value has a cell of its own (`monitors.exact`).
     """
     table = list(batches)
     planned: dict[str, NumericLayout | CategoryLayout] = {}
@@ -272,14 +273,16 @@ def plan_layout(
     return Layout(columns=planned, outcomes=outcomes, number=number)
 
 
-def _plan_column(column: Column, chunks: Sequence[pa.Array], bins: int) -> NumericLayout | CategoryLayout:
+def _plan_column(column: Column, chunks: Sequence[pa.Array], bins: int | None) -> NumericLayout | CategoryLayout:
     if column.type is Type.BOOLEAN:
         return CategoryLayout(BOOLEANS)
     if column.type is Type.CATEGORICAL:
-        return CategoryLayout(_categories(column, chunks))
+        return CategoryLayout(_categories(column, chunks, None if bins is None else MOST_CATEGORIES))
     if column.type in (Type.TEXT, Type.EMBEDDING):
         return NumericLayout(np.empty(0))
     values = _finite(chunks)
+    if bins is None:
+        return NumericLayout(_distinct(values), tied=True)
     if column.role is Role.SCORE and values.size:
         return _score_layout(values, bins)
     return _quantile_layout(values, bins)
@@ -346,7 +349,7 @@ def _repeats(values: NDArray[np.float64], distinct: NDArray[np.float64]) -> bool
     return bool(values.size - distinct.size > 0.01 * values.size)
 
 
-def _categories(column: Column, chunks: Sequence[pa.Array]) -> tuple[str, ...]:
+def _categories(column: Column, chunks: Sequence[pa.Array], most: int | None) -> tuple[str, ...]:
     counts: dict[str, int] = {}
     nothing = pa.array([], pa.string())
     for chunk in chunks:
@@ -357,9 +360,9 @@ def _categories(column: Column, chunks: Sequence[pa.Array]) -> tuple[str, ...]:
         for name, count in zip(coded.dictionary.to_pylist(), used.tolist(), strict=True):
             if count and name is not None:
                 counts[name] = counts.get(name, 0) + count
-    ranked = sorted(counts, key=lambda name: (-counts[name], name))[:MOST_CATEGORIES]
+    ranked = sorted(counts, key=lambda name: (-counts[name], name))
     declared = [name for name in column.categories or () if name not in counts]
-    return tuple(ranked + declared[: MOST_CATEGORIES - len(ranked)])
+    return tuple([*ranked[:most], *declared][:most])
 
 
 def _plan_outcomes(

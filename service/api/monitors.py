@@ -127,10 +127,10 @@ def columns_of(session: Session, model: ModelRow, body: MonitorBody) -> dict[str
     """Check a monitor against its kind, its schedule and what it names; return what the row keeps."""
     kind = kind_named(body.kind)
     grid = windows.grid_of(body.schedule, body.window, body.offset)
-    parameters_of(kind, body.parameters)
+    parameters = parameters_of(kind, body.parameters)
     faults: list[Fault] = []
     try:
-        budget.parse_policy(body.policy)
+        budget.parse_policy(body.policy).prepared(parameters)
     except budget.PolicyInvalidError as error:
         faults.append(_fault("/policy", "bad_policy", str(error)))
     if isinstance(body.versions, str) and body.versions not in ("each", "all"):

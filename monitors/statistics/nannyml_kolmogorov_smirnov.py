@@ -1,0 +1,25 @@
+"""NannyML's Kolmogorov-Smirnov statistic, over bins where the baseline is large."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from monitors.contract import Counts
+from monitors.nannyml import ESTIMATED, SOURCE, NannyMLStatistic, even_gaps
+
+
+@dataclass(frozen=True, kw_only=True)
+class NannyMLKolmogorovSmirnov(NannyMLStatistic):
+    """Largest gap of the cumulative shares; from 10,000 rows of baseline on at the ends of 10,000 even bins."""
+
+    name: ClassVar[str] = "nannyml_kolmogorov_smirnov"
+    source: ClassVar[str] = SOURCE
+
+    def compared(self, baseline: Counts, window: Counts, positions: Counts) -> float:
+        """Return the gap, from 0 to 1."""
+        if baseline.sum() < ESTIMATED:
+            return float(np.abs(np.cumsum(window / window.sum() - baseline / baseline.sum())).max())
+        edges, gaps = even_gaps(baseline, window, positions)
+        below = float(window[positions < edges[0]].sum() / window.sum())
+        return float(np.abs(gaps + below).max())
