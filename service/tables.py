@@ -207,9 +207,13 @@ class IngestBatchRow(Base):
     rows: Mapped[int]
     size: Mapped[int]
     payload: Mapped[bytes]
-    """Arrow IPC stream, lz4, in the columns of `service.ingest.columns`."""
+    """Arrow IPC stream, lz4, in the columns of `service.ingest.columns`; empty where they are in a file."""
+    file: Mapped[str | None] = mapped_column(String(64))
+    """The file of a large batch, in the lake: see `service.ingest.buffer`."""
+    start: Mapped[int] = mapped_column(default=0)
+    """Where in the file the batch begins, bytes."""
     hashes: Mapped[bytes]
-    """Little-endian uint64 id hash per row."""
+    """Little-endian uint64 id hash per row; empty where the rows are in a file, which is mapped."""
     received_at: Mapped[datetime]
     first_event_us: Mapped[int | None]
     last_event_us: Mapped[int | None]

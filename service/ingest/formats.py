@@ -17,7 +17,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv as pacsv
-from numba import njit
 from numpy.typing import NDArray
 
 from service.ingest import scan, streams, uniform
@@ -430,10 +429,11 @@ def _unfit_texts(column: pa.ChunkedArray) -> tuple[NDArray[np.bool_] | None, NDA
     longest = 0
     holds_nul = False
     for chunk in column.chunks:
-        texts = chunk.dictionary if pa.types.is_dictionary(chunk.type) else chunk
-        longest = max(longest, pc.max(pc.binary_length(texts)).as_py() or 0)
-        data, offsets = text_buffers(texts)
-        holds_nul = holds_nul or bool(_holds_nul(data, offsets[0], offsets[-1]))
+        data, offsets = text_buffers(chunk.dictionary if pa.types.is_dictionary(chunk.type) else chunk)
+        used = data[offsets[0] : offsets[-1]]
+        if used.size:
+            longest = max(longest, int(np.diff(offsets).max()))
+            holds_nul = holds_nul or not used.min()
     large = nul = None
     if longest > TEXT or holds_nul:
         kind = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
@@ -443,14 +443,6 @@ def _unfit_texts(column: pa.ChunkedArray) -> tuple[NDArray[np.bool_] | None, NDA
         if holds_nul:
             nul = pc.fill_null(pc.match_substring(texts, "\x00"), False).to_numpy()
     return large, nul
-
-
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
-def _holds_nul(data: Any, start: int, stop: int) -> Any:
-    found = False
-    for at in range(start, stop):
-        found |= data[at] == 0
-    return found
 
 
 def _check_text(body: bytes) -> None:

@@ -23,8 +23,8 @@ class Seen:
         self, hashes: NDArray[np.uint64], version: int, values: NDArray[np.uint64] | None = None
     ) -> NDArray[np.uint8]:
         """Take in ids in their order and return `NEW`, `SAME` or `OTHER` for each; the newest value is kept."""
-        while 2 * (self.count + len(hashes)) > len(self._hashes):
-            self._grow()
+        if 2 * (self.count + len(hashes)) > len(self._hashes):
+            self._grow(self.count + len(hashes))
         given = np.zeros(len(hashes), np.uint64) if values is None else values
         found = np.zeros(len(hashes), np.uint8)
         self.count += int(_add(self._hashes, self._versions, self._values, hashes, np.int64(version), given, found))
@@ -35,9 +35,10 @@ class Seen:
         wanted = np.int64(-1 if version is None else version)
         return np.asarray(_known(self._hashes, self._versions, hashes, wanted), dtype=np.bool_)
 
-    def _grow(self) -> None:
+    def _grow(self, count: int) -> None:
+        """Make room for so many ids, and for as many again before the next time."""
         hashes, versions, values = self._hashes, self._versions, self._values
-        size = 2 * len(hashes)
+        size = 1 << (4 * count - 1).bit_length()
         self._hashes, self._values = np.zeros(size, np.uint64), np.zeros(size, np.uint64)
         self._versions = np.full(size, -1, np.int64)
         _copy(self._hashes, self._versions, self._values, hashes, versions, values)

@@ -13,7 +13,9 @@ from typing import Any
 import msgspec
 import numpy as np
 import pyarrow as pa
-from numba import njit
+from llvmlite import ir  # type: ignore[import-untyped, unused-ignore]
+from numba import njit, types
+from numba.extending import intrinsic
 from numpy.typing import NDArray
 
 from service.ingest.scan import TEXT, end_of_array
@@ -32,6 +34,8 @@ _UNMET, _NUMBER, _TEXT, _LOGICAL = -1, 0, 1, 2
 _ABSENT, _PRESENT, _SPELT = 0, 1, 2
 _DONE, _MORE, _OTHER = 0, 1, 2
 _TENS = 10.0 ** np.arange(23)
+_EACH, _HIGH = np.uint64(0x0101010101010101), np.uint64(0x8080808080808080)
+"""A one in each byte of a word, and the highest bit of each."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +45,8 @@ class Pattern:
     names: NDArray[np.uint8]
     offsets: NDArray[np.int64]
     steps: NDArray[np.int64]
+    ends: NDArray[np.int64]
+    """For each column the step after the one that leads to its value, and the number of all."""
     columns: tuple[str, ...]
     size: int
 
@@ -62,6 +68,7 @@ def tables(body: bytes, data: NDArray[np.uint8], start: int, *, lines: bool) -> 
     while state == _MORE:
         cells = np.empty((width, rows), np.int64)
         lengths, valid = np.empty((width, rows), np.int32), np.empty((width, rows), np.uint8)
+        met = np.zeros((2, width), np.int64)
         state, count, at, wide = _parse(
             data,
             at,
@@ -69,16 +76,19 @@ def tables(body: bytes, data: NDArray[np.uint8], start: int, *, lines: bool) -> 
             found.names,
             found.offsets,
             found.steps,
+            found.ends,
             kinds,
             cells,
             cells.view(np.float64),
             lengths,
             valid,
+            met,
         )
         if state == _OTHER:
             return None
         if count:
-            block = _table(data, found.columns, kinds, cells[:, :count], lengths[:, :count], valid[:, :count], wide)
+            read = cells[:, :count], lengths[:, :count], valid[:, :count]
+            block = _table(data, found.columns, kinds, *read, met, wide)
             if block is None:
                 return None
             blocks.append(block)
@@ -125,9 +135,12 @@ def pattern(body: bytes, data: NDArray[np.uint8], start: int) -> Pattern | None:
             return None
     if not columns:
         return None
+    names.append(b"")  # the brace that closes the record
     offsets = np.concatenate([[0], np.cumsum([len(name) for name in names])]).astype(np.int64)
     joined = np.frombuffer(b"".join(names), np.uint8)
-    return Pattern(joined, offsets, np.array(steps, np.int64), tuple(columns), stop - start)
+    taken = np.array([*steps, _CLOSE], np.int64)
+    ends = np.append(np.flatnonzero(taken == _MEMBER) + 1, len(taken))
+    return Pattern(joined, offsets, taken, ends, tuple(columns), stop - start)
 
 
 def _labels(record: Mapping[str, Any]) -> Iterator[str]:
@@ -144,22 +157,24 @@ def _table(
     cells: NDArray[np.int64],
     lengths: NDArray[np.int32],
     valid: NDArray[np.uint8],
+    met: NDArray[np.int64],
     wide: bool,
 ) -> pa.Table | None:
     """Return the columns of a block; none where a text is no UTF-8, or a number no finite float64."""
     count = cells.shape[1]
     arrays: list[pa.Array] = []
+    absent, found = met.tolist()
     for column, kind in enumerate(kinds.tolist()):
         there = valid[column]
-        bits = None if there.all() else pa.py_buffer(np.packbits(there != _ABSENT, bitorder="little"))
+        bits = pa.py_buffer(np.packbits(there != _ABSENT, bitorder="little")) if absent[column] else None
         if kind == _TEXT:
             array = _texts(data, cells[column], lengths[column], there, bits)
             if wide and not _readable(array):
                 return None
         elif kind == _NUMBER:
             numbers = cells[column].view(np.float64)
-            spelt = np.flatnonzero(there == _SPELT)
-            if len(spelt):
+            if found[column]:
+                spelt = np.flatnonzero(there == _SPELT)
                 texts = _texts(data, cells[column, spelt], lengths[column, spelt], there[spelt], None)
                 try:
                     numbers[spelt] = texts.cast(pa.float64()).to_numpy()
@@ -204,6 +219,30 @@ def _joined(data: Any, starts: Any, lengths: Any, there: Any) -> Any:
         for byte in range(offsets[row + 1] - to):
             joined[to + byte] = data[first + byte]
     return offsets, joined
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def _word(typing: Any, data: Any, at: Any) -> Any:  # noqa: ARG001 - as numba calls it
+    """Return the eight bytes from a place on as one number, the first the lowest; they need not be aligned."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        array = context.make_array(signature.args[0])(context, builder, arguments[0])
+        place = builder.gep(array.data, [arguments[1]])
+        word = builder.load(builder.bitcast(place, ir.IntType(64).as_pointer()))
+        word.align = 1
+        return word
+
+    return types.uint64(data, types.int64), generate
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def _zeros(typing: Any, word: Any) -> Any:  # noqa: ARG001 - as numba calls it
+    """Return how many of the lowest bits are zero."""
+
+    def generate(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
+        return builder.cttz(arguments[0], ir.Constant(ir.IntType(1), 0))
+
+    return types.uint64(types.uint64), generate
 
 
 @njit(cache=True, nogil=True, inline="always")  # type: ignore[untyped-decorator]
@@ -268,6 +307,132 @@ def _number(data: Any, at: int, tens: Any) -> Any:
 
 
 @njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+def _walk(data: Any, at: int, lines: bool, names: Any, offsets: Any, steps: Any, first: int, last: int) -> Any:
+    """Return the place of the next value after the steps up to it, or behind the last brace; -1 for another record."""
+    size = len(data)
+    fresh = first == 0
+    for step in range(first, last):
+        at = _past(data, at, lines)
+        if steps[step] == _CLOSE:
+            if at >= size or data[at] != 125:
+                return -1
+            at += 1
+            fresh = False
+            continue
+        if not fresh:
+            if at >= size or data[at] != 44:
+                return -1
+            at = _past(data, at + 1, lines)
+        length = offsets[step + 1] - offsets[step]
+        if at + length + 2 >= size or data[at] != 34 or data[at + length + 1] != 34:
+            return -1
+        for byte in range(length):
+            if data[at + 1 + byte] != names[offsets[step] + byte]:
+                return -1
+        at = _past(data, at + length + 2, lines)
+        if at >= size or data[at] != 58:
+            return -1
+        at = _past(data, at + 1, lines)
+        if at >= size:
+            return -1
+        if steps[step] == _OPEN:
+            if data[at] != 123:
+                return -1
+            at += 1
+            fresh = True
+    return at
+
+
+@njit(cache=True, nogil=True, inline="always")  # type: ignore[untyped-decorator]
+def _same(data: Any, at: int, other: int, length: int) -> Any:
+    """Return whether the bytes at two places are the same; the other place is the earlier one."""
+    if at + length + 8 > len(data):
+        for byte in range(min(length, len(data) - at)):
+            if data[at + byte] != data[other + byte]:
+                return False
+        return at + length < len(data)
+    done = 0
+    while done + 8 <= length:
+        if _word(data, at + done) != _word(data, other + done):
+            return False
+        done += 8
+    rest = np.uint64(8 * (length - done))
+    differs = _word(data, at + done) ^ _word(data, other + done)
+    return differs & ((np.uint64(1) << rest) - np.uint64(1)) == 0
+
+
+@njit(cache=True, nogil=True, inline="always")  # type: ignore[untyped-decorator]
+def _text_end(data: Any, at: int) -> Any:
+    """Return where a text ends (its quote; -1 if it has an escape or no end) and whether it is more than ASCII."""
+    size = len(data)
+    wide = False
+    while at + 8 <= size:
+        word = _word(data, at)
+        quote, escape = word ^ _EACH * np.uint64(34), word ^ _EACH * np.uint64(92)
+        found = (quote - _EACH) & ~quote
+        found |= (escape - _EACH) & ~escape
+        found = (found | (word - _EACH * np.uint64(32)) & ~word) & _HIGH
+        if found == 0:
+            wide |= word & _HIGH != 0
+            at += 8
+            continue
+        place: Any = np.int64(_zeros(found)) >> 3
+        wide |= word & _HIGH & ((np.uint64(1) << np.uint64(8 * place)) - np.uint64(1)) != 0
+        at += place
+        return (at if data[at] == 34 else -1), wide
+    while at < size and data[at] != 34:
+        if data[at] < 32 or data[at] == 92:
+            return -1, wide
+        wide |= data[at] >= 128
+        at += 1
+    return (at if at < size else -1), wide
+
+
+@njit(cache=True, nogil=True, inline="always")  # type: ignore[untyped-decorator]
+def _digits(data: Any, at: int) -> Any:
+    """Return how many of the eight bytes from a place on are digits before another sign, and their number."""
+    word = _word(data, at) ^ _EACH * np.uint64(48)
+    other = (((word & ~_HIGH) + _EACH * np.uint64(118)) | word) & _HIGH
+    if other == 0:
+        return 8, np.uint64(0)
+    bits = np.uint64(_zeros(other)) & ~np.uint64(7)
+    if bits == 0:
+        return 0, np.uint64(0)
+    word <<= np.uint64(64) - bits
+    word = (word * np.uint64(10) + (word >> np.uint64(8))) & np.uint64(0x00FF00FF00FF00FF)
+    word = (word * np.uint64(100) + (word >> np.uint64(16))) & np.uint64(0x0000FFFF0000FFFF)
+    word = (word * np.uint64(10_000) + (word >> np.uint64(32))) & np.uint64(0xFFFFFFFF)
+    return np.int64(bits) >> 3, word
+
+
+@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+def _short_number(data: Any, at: int, tens: Any) -> Any:
+    """Return what `_number` returns, sooner where there are at most seven digits before and after the point."""
+    first = at
+    negative = data[at] == 45
+    if negative:
+        at += 1
+    if at + 24 > len(data):
+        return _number(data, first, tens)
+    whole, mantissa = _digits(data, at)
+    if whole == 0 or whole == 8 or (data[at] == 48 and whole > 1):
+        return _number(data, first, tens)
+    at += whole
+    value = np.float64(mantissa)
+    if data[at] == 46:
+        parts, fraction = _digits(data, at + 1)
+        if parts == 0 or parts == 8:
+            return _number(data, first, tens)
+        at += 1 + parts
+        value = (value * tens[parts] + np.float64(fraction)) / tens[parts]
+    elif mantissa == 0:
+        negative = False
+    if data[at] | 32 == 101:
+        return _number(data, first, tens)
+    return _PRESENT, (-value if negative else value), at
+
+
+@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
 def _parse(
     data: Any,
     at: int,
@@ -275,14 +440,23 @@ def _parse(
     names: Any,
     offsets: Any,
     steps: Any,
+    ends: Any,
     kinds: Any,
     cells: Any,
     numbers: Any,
     lengths: Any,
     valid: Any,
+    met: Any,
 ) -> Any:
+    """Write the values of records that are alike into cells, until one is not, the block is full or the body ends.
+
+    What stands between two values is compared with what stood there in the record before, and only where it differs
+    read sign by sign. ``met`` counts the values of each column that are absent, and those that are only found.
+    """
     size = len(data)
     tens = _TENS
+    width = len(ends) - 1
+    between, spans = np.zeros(width + 1, np.int64), np.full(width + 1, -1, np.int64)
     count = 0
     wide = False
     while True:
@@ -295,70 +469,44 @@ def _parse(
         if at >= size or data[at] != 123:
             return _OTHER, count, at, wide
         at += 1
-        fresh = True
-        column = 0
-        for step in range(len(steps)):
-            at = _past(data, at, lines)
-            if steps[step] == _CLOSE:
-                if at >= size or data[at] != 125:
+        for column in range(width + 1):
+            before = at
+            if spans[column] >= 0 and _same(data, at, between[column], spans[column]):
+                at += spans[column]
+            else:
+                at = _walk(data, at, lines, names, offsets, steps, ends[column - 1] if column else 0, ends[column])
+                if at < 0:
                     return _OTHER, count, at, wide
-                at += 1
-                fresh = False
-                continue
-            if not fresh:
-                if at >= size or data[at] != 44:
-                    return _OTHER, count, at, wide
-                at = _past(data, at + 1, lines)
-            length = offsets[step + 1] - offsets[step]
-            if at + length + 2 >= size or data[at] != 34 or data[at + length + 1] != 34:
-                return _OTHER, count, at, wide
-            same = True
-            for byte in range(length):
-                same &= data[at + 1 + byte] == names[offsets[step] + byte]
-            if not same:
-                return _OTHER, count, at, wide
-            at = _past(data, at + length + 2, lines)
-            if at >= size or data[at] != 58:
-                return _OTHER, count, at, wide
-            at = _past(data, at + 1, lines)
-            if at >= size:
-                return _OTHER, count, at, wide
+                between[column], spans[column] = before, at - before
+            if column == width:
+                break
             byte = data[at]
-            if steps[step] == _OPEN:
-                if byte != 123:
-                    return _OTHER, count, at, wide
-                at += 1
-                fresh = True
-                continue
-            fresh = False
             kind = _UNMET
             if byte == 34:
                 kind = _TEXT
-                at += 1
-                first = at
-                while at < size and data[at] != 34:
-                    if data[at] < 32 or data[at] == 92:
-                        return _OTHER, count, at, wide
-                    wide |= data[at] >= 128
-                    at += 1
-                if at >= size or at - first > TEXT:
+                first = at + 1
+                stop, beyond = _text_end(data, first)
+                if stop < 0 or stop - first > TEXT:
                     return _OTHER, count, at, wide
-                cells[column, count], lengths[column, count] = first, at - first
+                wide |= beyond
+                cells[column, count], lengths[column, count] = first, stop - first
                 valid[column, count] = _PRESENT
-                at += 1
+                at = stop + 1
             elif byte == 45 or 48 <= byte <= 57:
                 kind = _NUMBER
                 first = at
-                how, value, at = _number(data, at, tens)
+                how, value, at = _short_number(data, at, tens)
                 if how == 0:
                     return _OTHER, count, at, wide
                 if how == _PRESENT:
                     numbers[column, count] = value
                 else:
                     cells[column, count], lengths[column, count] = first, at - first
+                    met[1, column] += 1
                 valid[column, count] = how
             elif at + 4 <= size and byte == 110 and data[at + 1] == 117 and data[at + 2] == 108 and data[at + 3] == 108:
                 cells[column, count], valid[column, count] = 0, _ABSENT
+                met[0, column] += 1
                 at += 4
             elif at + 4 <= size and byte == 116 and data[at + 1] == 114 and data[at + 2] == 117 and data[at + 3] == 101:
                 kind = _LOGICAL
@@ -381,11 +529,6 @@ def _parse(
                 if kinds[column] != _UNMET:
                     return _OTHER, count, at, wide
                 kinds[column] = kind
-            column += 1
-        at = _past(data, at, lines)
-        if at >= size or data[at] != 125:
-            return _OTHER, count, at, wide
-        at += 1
         count += 1
         at = _past(data, at, lines)
         if lines:

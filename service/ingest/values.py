@@ -353,11 +353,11 @@ def number_column(array: pa.Array, *, textual: bool = False) -> Typed:
         array = pc.if_else(readable, pc.utf8_trim_whitespace(array), pa.scalar(None, pa.string())).cast(pa.float64())
     elif not _is_numeric(array.type):
         return _refused(array, pa.float64())
-    else:
+    elif not pa.types.is_float64(array.type):
         array = array.cast(pa.float64(), safe=False)
-    finite = pc.is_finite(array)
-    if array.null_count == 0 and pc.all(finite).as_py() in (True, None):
+    if array.null_count == 0 and np.isfinite(array.to_numpy()).all():
         return Typed(array, wrong)
+    finite = pc.is_finite(array)
     infinite = _rows(pc.is_inf(array))
     return Typed(pc.if_else(pc.fill_null(finite, False), array, pa.scalar(None, pa.float64())), wrong, infinite)
 
@@ -415,6 +415,8 @@ def label_column(array: pa.Array, task: str, *, logical: bool, textual: bool) ->
         coded = of_numbers.array.dictionary_encode()
         spelt = pa.array([text_of(value) for value in coded.dictionary.to_pylist()], pa.string())
         return Typed(pc.take(spelt, coded.indices), of_numbers.wrong, of_numbers.non_finite)
+    if pa.types.is_integer(array.type) and task != "multilabel":
+        return Typed(array.cast(pa.string()))
     if pa.types.is_list(array.type) or pa.types.is_large_list(array.type) or task == "multilabel":
         listed = array.to_pylist()
         if textual or _is_text(array.type):

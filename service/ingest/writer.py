@@ -28,6 +28,7 @@ from sqlalchemy.orm import Session
 from service.clock import Clock
 from service.database import IDLE_MILLISECONDS, Database, failure_of, from_microseconds, microseconds
 from service.ingest import schemas
+from service.ingest.buffer import LARGE, Buffer, Place, encode
 from service.ingest.columns import GROUND_TRUTH, PREDICTIONS, Builder, Built, Part, Refusal
 from service.ingest.formats import Format, Parsed, read
 from service.ingest.hashing import hash_ids, hash_key
@@ -57,13 +58,16 @@ SCHEMA_SECONDS = 1.0
 RETRY = {"Retry-After": "5"}
 RETRY_FULL = {"Retry-After": "30"}
 _log = structlog.get_logger()
-_LZ4 = pa.ipc.IpcWriteOptions(compression="lz4")
 
 
 class IndexReader(Protocol):
     """Finds sealed predictions by the hashes of their ids."""
 
-    def find(self, session: Session, model_id: int, hashes: NDArray[np.uint64]) -> NDArray[Any]:
+    def runs(self, session: Session, model_id: int) -> Sequence[str]:
+        """Return the runs that the model's ids are in now."""
+        ...
+
+    def search(self, runs: Sequence[str], hashes: NDArray[np.uint64]) -> NDArray[Any]:
         """Return entries with the fields hash and version for those of the hashes that are known."""
         ...
 
@@ -89,7 +93,8 @@ class Arrival:
     build: Callable[[ModelSchema], Built] | None = None
     """Makes the columns of a large body, again where the schema has changed since they were built."""
     built: Built | None = None
-    payloads: "Sequence[tuple[Part, bytes]] | None" = None
+    payloads: "Sequence[bytes] | None" = None
+    """What the database stores of each part of the columns; empty for one that goes into a file."""
     strict: bool = False
     route: str = ""
     idempotency_key: str | None = None
@@ -115,7 +120,9 @@ class _Group:
 
     built: Built
     shares: list[_Share]
-    payloads: Sequence[tuple[Part, bytes]]
+    payloads: Sequence[bytes]
+    places: Sequence[Place] | None = None
+    """Where the parts that are in a file are; none before it is written."""
 
 
 class _Buffered:
@@ -146,9 +153,12 @@ class Writer:
         self._thread: threading.Thread | None = None
         self._stopping = False
         self._connection: Connection | None = None
+        self._buffer_files = Buffer(settings.lake)
         self._schemas: dict[str, tuple[float, ModelSchema]] = {}
+        self._runs: dict[int, Sequence[str]] = {}
         self._buffered: dict[int, _Buffered] = {}
         self._data_version: int | None = None
+        self._insert_batch = _insertion(database)
         self._purged_at: datetime | None = None
 
     # --- what requests use --------------------------------------------------------------------------------------------
@@ -280,19 +290,51 @@ class Writer:
         known = self._of_known_models(arrivals)
         # columns are built before the transaction, so that it holds the lock only for as long as the disk takes
         groups = [] if any(arrival.idempotency_key for arrival in known) else self._groups(known)
-        with self._transaction() as session:
-            self._look_again({arrival.model for arrival in known}, session)
-            fresh = self._claim(session, known)
-            if not groups:
-                groups = self._groups(self._of_known_models(fresh))
-            outcomes: list[tuple[Arrival, Answer]] = []
-            for group in groups:
-                if current := self._current(group):
-                    outcomes += self._store(session, current)
-            self._answer_claims(session, fresh, outcomes)
-            self._purge(session)
+        with self._filing() as files:
+            self._file(groups, files)
+            with self._transaction() as session:
+                self._look_again({arrival.model for arrival in known}, session)
+                fresh = self._claim(session, known)
+                if not groups:
+                    groups = self._groups(self._of_known_models(fresh))
+                    self._file(groups, files)
+                outcomes: list[tuple[Arrival, Answer]] = []
+                for group in groups:
+                    if current := self._current(group):  # one before it may have brought a feature
+                        self._file([current], files)
+                        outcomes += self._store(session, current)
+                self._answer_claims(session, fresh, outcomes)
+                self._purge(session)
+                session.flush()
+                files.clear()  # from here on only the database knows whether a row names them
         for arrival, answer in outcomes:
             arrival.outcome = answer
+
+    @contextmanager
+    def _filing(self) -> Iterator[list[str]]:
+        """Remove the files that are still listed when something is raised: no row can name them."""
+        files: list[str] = []
+        try:
+            yield files
+        except BaseException:
+            for file in files:
+                self._buffer_files.discard(file)
+            raise
+
+    def _file(self, groups: Iterable[_Group], files: list[str]) -> None:
+        """Write the large parts of groups whose parts are in no file yet into one, and note it."""
+        waiting = [group for group in groups if group.places is None]
+        tables = [
+            part.table
+            for group in waiting
+            for part, payload in zip(group.built.parts, group.payloads, strict=True)
+            if not payload
+        ]
+        places = self._buffer_files.store(tables) if tables else []
+        files += dict.fromkeys(place.file for place in places)
+        for group in waiting:
+            own = group.payloads.count(b"")
+            group.places, places = places[:own], places[own:]
 
     def _current(self, group: _Group) -> _Group | None:
         """Return the group with columns after the newest schema; none where its model has gone."""
@@ -325,7 +367,6 @@ class Writer:
         connection = self._connected()
         with connection.begin(), Session(connection, join_transaction_mode="rollback_only") as session:
             yield session
-            session.flush()
 
     def _connected(self) -> Connection:
         if self._connection is None:
@@ -355,6 +396,7 @@ class Writer:
             self._connection = None  # it was broken already
         self._buffered.clear()
         self._schemas.clear()
+        self._runs.clear()
         self._data_version = None
 
     def _check_room(self) -> None:
@@ -384,6 +426,7 @@ class Writer:
             if version == self._data_version:
                 return
             self._data_version = version
+        self._runs.clear()
         for name in set(self._schemas) - names:
             del self._schemas[name]
         self._load_schemas(names, session)
@@ -436,12 +479,14 @@ class Writer:
         )
         for mark in sorted(marks):
             row = session.execute(
-                select(IngestBatchRow.kind, IngestBatchRow.payload).where(IngestBatchRow.id == mark[0])
+                select(IngestBatchRow.kind, IngestBatchRow.payload, IngestBatchRow.file, IngestBatchRow.start).where(
+                    IngestBatchRow.id == mark[0]
+                )
             ).first()
             buffered.batches[mark] = there[mark]
             if row is None or row.kind not in (PREDICTIONS, GROUND_TRUTH):
                 continue
-            table = pa.ipc.open_stream(row.payload).read_all()
+            table = self._buffer_files.rows(row.payload, row.file, row.start)
             owner = _owner(versions, table["version"][0].as_py() if table.num_rows else None)
             hashes = _numbers(table["id_hash"])
             if row.kind == PREDICTIONS:
@@ -585,24 +630,23 @@ class Writer:
         buffered = self._buffer(session, built.schema.id)
         visible = self._visible(session, built, versions, buffered)
         now = from_microseconds(_received(built)) if built.parts else self._clock.now()
-        for part, payload in group.payloads:
-            span = _event_span(part)
-            made: Any = session.execute(
-                insert(IngestBatchRow).values(
-                    model_id=built.schema.id,
-                    kind=part.kind,
-                    rows=part.table.num_rows,
-                    size=len(payload),
-                    payload=payload,
-                    hashes=part.hashes.astype("<u8", copy=False).tobytes(),
-                    received_at=now,
-                    first_event_us=span[0],
-                    last_event_us=span[1],
-                )
+        connection, places = session.connection(), iter(group.places or ())
+        for part, payload in zip(built.parts, group.payloads, strict=True):
+            place = None if payload else next(places)
+            row = (
+                built.schema.id,
+                part.kind,
+                part.table.num_rows,
+                len(payload) if place is None else place.size,
+                payload,
+                None if place is None else place.file,
+                0 if place is None else place.start,
+                part.hashes.astype("<u8", copy=False).tobytes() if place is None else b"",
+                microseconds(now),
+                *_event_span(part),
             )
-            key = made.inserted_primary_key
-            if key is not None:
-                buffered.batches[int(key[0]), microseconds(now)] = part.table.num_rows
+            key = connection.exec_driver_sql(self._insert_batch, row).scalar_one()
+            buffered.batches[int(key), microseconds(now)] = part.table.num_rows
         if refused:
             self._count_refused(session, group, now)
         if built.faults:
@@ -668,7 +712,12 @@ class Writer:
         at = np.flatnonzero(asked & ~part.anonymous)
         if self.index is None or not len(at):
             return sealed
-        entries = self.index.find(session, model_id, part.hashes[at])
+        runs = self._runs.get(model_id)
+        if runs is None:
+            runs = self._runs[model_id] = self.index.runs(session, model_id)
+        if not runs:
+            return sealed
+        entries = self.index.search(runs, part.hashes[at])
         if len(entries):
             hashes = entries["hash"] if version is None else entries["hash"][entries["version"] == version]
             sealed[at] = np.isin(part.hashes[at], hashes)
@@ -702,6 +751,30 @@ class Writer:
         if oldest is not None:
             session.execute(delete(RejectionRow).where(RejectionRow.model_id == schema.id, RejectionRow.id < oldest))
         count_refused(session, schema.id, kind, now, reasons)
+
+
+_BATCH = (
+    "model_id",
+    "kind",
+    "rows",
+    "size",
+    "payload",
+    "file",
+    "start",
+    "hashes",
+    "received_at",
+    "first_event_us",
+    "last_event_us",
+)
+
+
+def _insertion(database: Database) -> str:
+    """Return the statement that adds a batch to the buffer, for the driver: it is always the same."""
+    mark = "?" if database.is_sqlite else "%s"
+    return (
+        f"INSERT INTO {IngestBatchRow.__tablename__} ({', '.join(_BATCH)}) "  # noqa: S608 - names of our own columns
+        f"VALUES ({', '.join([mark] * len(_BATCH))}) RETURNING id"
+    )
 
 
 class KeyReused(Unprocessable):
@@ -790,17 +863,9 @@ def _owner(versions: Mapping[str, int], name: str | None) -> int:
     return 0 if name is None else versions.get(name, -2 - crc32(name.encode()))
 
 
-def payloads(built: Built) -> list[tuple[Part, bytes]]:
-    """Return each part with the bytes that the buffer stores of it."""
-    return [(part, encode(part.table)) for part in built.parts]
-
-
-def encode(table: pa.Table) -> bytes:
-    """Return rows as an Arrow stream with lz4, the form of the buffer."""
-    sink = pa.BufferOutputStream()
-    with pa.ipc.new_stream(sink, table.schema, options=_LZ4) as stream:
-        stream.write_table(table)
-    return bytes(sink.getvalue())
+def payloads(built: Built) -> list[bytes]:
+    """Return the bytes that the database stores of each part; none of one that goes into a file."""
+    return [encode(part.table) if part.table.nbytes < LARGE else b"" for part in built.parts]
 
 
 def _numbers(column: pa.ChunkedArray) -> NDArray[Any]:

@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from service.database import Database
+from service.ingest.buffer import FOLDER
 from service.problems import Problem, StorageFull, Unavailable
 from service.tables import PropertyRow
 
@@ -20,6 +21,8 @@ ROW_GROUP = 65_536
 """Rows that are decoded together: a day of a long segment is read without the rest."""
 GARBAGE_SECONDS = 24 * 3600
 """How long a file without a row is kept, so that a backup of an older database finds its files."""
+BUFFERED_SECONDS = 3600
+"""The same of a file of the buffer: its rows are in segments now, and it would double them for a day."""
 IDENTITY = "lake.id"
 NEVER_DICTIONARIES = ("prediction_id",)
 """Text that does not repeat."""
@@ -188,7 +191,7 @@ class Lake:
             os.utime(self.path(relative))
 
     def sweep(self, known: Collection[str]) -> int:
-        """Remove files that no row names and that are older than a day; return how many.
+        """Remove files that no row names and that are older than a day, of the buffer an hour; return how many.
 
         A known ``a/b.parquet`` keeps what stands beside it as ``a/b.<anything>``. Ages are counted from the time of
         day at which a file written now would be stamped, whatever the service's clock says.
@@ -199,8 +202,9 @@ class Lake:
         for path in list(self.root.rglob("*")):
             if path.relative_to(self.root).as_posix().partition(".")[0] in kept or not path.is_file():
                 continue
+            kept_for = BUFFERED_SECONDS if path.parent.name == FOLDER else GARBAGE_SECONDS
             with suppress(FileNotFoundError):
-                if now - path.stat().st_mtime > GARBAGE_SECONDS:
+                if now - path.stat().st_mtime > kept_for:
                     path.unlink()
                     removed += 1
         return removed

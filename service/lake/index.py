@@ -123,18 +123,30 @@ class Index:
         ``kind`` "ground_truth" and "protected" find what is known of a prediction: the entry's bucket and version are
         the prediction's. Two ids may share a hash (once in 2^64 pairs): who must know compares the text.
         """
-        paths = session.scalars(
+        return self.search(self.runs(session, model_id, kind), hashes)
+
+    def runs(self, session: Session, model_id: int, kind: str = "predictions") -> Sequence[str]:
+        """Return the runs of a model, the oldest first."""
+        return session.scalars(
             select(IdRunRow.path).where(IdRunRow.model_id == model_id, IdRunRow.kind == kind).order_by(IdRunRow.id)
         ).all()
-        sought = np.unique(np.asarray(hashes, np.uint64))
+
+    def search(self, runs: Sequence[str], hashes: NDArray[np.uint64]) -> Entries:
+        """Return all entries of the hashes in some runs."""
         found = [np.empty(0, ENTRY)]
-        for path in paths:
+        if not runs:
+            return found[0]
+        sought = np.sort(np.asarray(hashes, np.uint64))
+        fresh = np.ones(sought.size, np.bool_)
+        fresh[1:] = sought[1:] != sought[:-1]
+        sought = sought[fresh]
+        for path in runs:
             try:
                 found.append(self._run(path).find(sought))
             except SegmentDamaged as damage:
                 if self.strict:
                     raise
-                log.warning("a run of the id index cannot be read", reason=damage.detail, model=model_id)
+                log.warning("a run of the id index cannot be read", reason=damage.detail, run=path)
         return np.concatenate(found)
 
     def write(self, path: str, entries: Entries) -> Written:

@@ -14,6 +14,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from service.database import from_microseconds, microseconds
+from service.ingest.buffer import Buffer
 from service.ingest.hashing import hash_ids, hash_key
 from service.lake.columns import as_type, cast_columns, numbers_of, together
 from service.lake.files import Lake
@@ -340,7 +341,7 @@ def prediction(session: Session, lake: Lake, model: ModelRow, prediction_id: str
                 documents[name] = document(row, name, "sealed")
                 labels = told(session, lake, model.id, version, "ground_truth", mine["bucket"], hashes)
                 _tell(documents[name], _label_rows(labels, prediction_id))
-    buffered = _buffered(session, model.id, hashes[0])
+    buffered = _buffered(session, lake, model.id, hashes[0])
     active = names.get(model.active_version_id or 0, "")
     for kind, row in buffered:
         if kind == "predictions" and row["prediction_id"] == prediction_id:
@@ -408,20 +409,23 @@ def _tell(made: dict[str, Any], labels: Sequence[Mapping[str, Any]]) -> None:
             made["ground_truth"], made["ground_truth_timestamp"] = label["value"], place[0]
 
 
-def _buffered(session: Session, model_id: int, value: np.uint64) -> list[tuple[str, dict[str, Any]]]:
+def _buffered(session: Session, lake: Lake, model_id: int, value: np.uint64) -> list[tuple[str, dict[str, Any]]]:
     """Return (kind, row) of the buffered rows with a hash, in order of their commits."""
     rows: list[tuple[str, dict[str, Any]]] = []
+    buffer = Buffer(lake.root)
     listed = session.execute(
-        select(IngestBatchRow.id, IngestBatchRow.kind, IngestBatchRow.hashes)
+        select(IngestBatchRow.id, IngestBatchRow.kind, IngestBatchRow.hashes, IngestBatchRow.file, IngestBatchRow.start)
         .where(IngestBatchRow.model_id == model_id)
         .order_by(IngestBatchRow.id)
     ).all()
-    for key, kind, hashes in listed:
-        at = np.flatnonzero(np.frombuffer(hashes, "<u8") == value)
+    for batch in listed:
+        table = None if batch.file is None else buffer.rows(b"", batch.file, batch.start)
+        hashes = np.frombuffer(batch.hashes, "<u8") if table is None else numbers_of(table["id_hash"], np.uint64)
+        at = np.flatnonzero(hashes == value)
         if at.size:
-            payload = session.get_one(IngestBatchRow, key).payload
-            table = pa.ipc.open_stream(payload).read_all().take(pa.array(at))
-            rows += [(kind, row) for row in plain(table).to_pylist()]
+            if table is None:
+                table = buffer.rows(session.get_one(IngestBatchRow, batch.id).payload, None, 0)
+            rows += [(batch.kind, row) for row in plain(table.take(pa.array(at))).to_pylist()]
     return rows
 
 

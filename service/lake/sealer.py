@@ -1,6 +1,5 @@
 """The sealer: turns acknowledged batches into segments, each prediction once, each label where it belongs."""
 
-import io
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -8,12 +7,11 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import lru_cache
 from threading import Lock
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.ipc as ipc
 import structlog
 from numpy.typing import NDArray
 from sqlalchemy import delete, func, insert, select, update
@@ -22,6 +20,7 @@ from sqlalchemy.orm import Session
 
 from service.clock import Clock
 from service.database import Database, from_microseconds, microseconds
+from service.ingest.buffer import Buffer
 from service.ingest.columns import content_hashes
 from service.lake import reader
 from service.lake.columns import MOMENT, as_text, numbers_of, shaped, together
@@ -59,6 +58,7 @@ KINDS = ("predictions", "ground_truth", "protected")
 VALUES = {"ground_truth": "ground_truth", "protected": "attributes"}
 """The column of what is told later about a prediction, by kind."""
 
+_Value = TypeVar("_Value")
 Ints = NDArray[np.int64]
 Told = tuple[tuple[int, int], str | None]
 """When a label was given and when it came, microseconds, and what it says."""
@@ -110,11 +110,6 @@ class Labels:
     bucket: Ints
 
 
-def decode(payload: bytes) -> pa.Table:
-    """Return the rows of a buffered batch."""
-    return ipc.open_stream(io.BytesIO(payload)).read_all()
-
-
 def first_of(hashes: NDArray[np.uint64], texts: pa.Array) -> tuple[NDArray[np.bool_], Ints]:
     """Return which rows are the first of their id, and for each row the row that is.
 
@@ -143,6 +138,7 @@ class Sealer:
         self.clock = clock
         self.settings = settings
         self.index = Index(lake, strict=True)
+        self.buffer = Buffer(lake.root)
         self._locks: dict[int, Lock] = {}
         self._tidied: dict[int, float] = {}
         self._swept = -TIDY_SECONDS
@@ -259,7 +255,7 @@ class Sealer:
                 rows, size = rows + batch.rows, size + batch.size
             chosen = set(ids)
             payloads = session.execute(
-                select(IngestBatchRow.id, IngestBatchRow.payload)
+                select(IngestBatchRow.id, IngestBatchRow.payload, IngestBatchRow.file, IngestBatchRow.start)
                 .where(
                     IngestBatchRow.model_id == model_id,
                     IngestBatchRow.kind == kind,
@@ -268,7 +264,8 @@ class Sealer:
                 .order_by(IngestBatchRow.id)
             ).all()
         # On PostgreSQL a batch with a number in between may have been committed after the numbers were read.
-        tables = [decode(batch.payload) for batch in payloads if batch.id in chosen]
+        batches = [batch for batch in payloads if batch.id in chosen]
+        tables = [self.buffer.rows(batch.payload, batch.file, batch.start) for batch in batches]
         made = Round(model)
         if kind == "predictions":
             versions = self._versions(model, tables)
@@ -278,7 +275,17 @@ class Sealer:
             with self.database.reading() as session:
                 self._told(session, made, kind, together(tables))
         self._commit(made, lease, kind, ids)
+        self._forget({batch.file for batch in batches if batch.file})
         return rows
+
+    def _forget(self, files: set[str]) -> None:
+        """Let go of the files of the buffer that hold no other batch."""
+        with self.database.reading() as session:
+            for part in chunks(sorted(files)):
+                named = select(IngestBatchRow.file).where(IngestBatchRow.file.in_(part))
+                files -= {file for file in session.scalars(named) if file}
+        for file in files:
+            self.lake.forget(file)
 
     def _versions(self, model: ModelRow, tables: Sequence[pa.Table]) -> dict[str, int]:
         """Return the ids of the versions that records name ("" for none), making those nobody registered."""
@@ -858,6 +865,7 @@ class Sealer:
             known = set(session.scalars(select(SegmentRow.path)))
             known |= set(session.scalars(select(IdRunRow.path)))
             known |= {path for path in session.scalars(select(BaselineRow.path)) if path}
+            known |= {file for file in session.scalars(select(IngestBatchRow.file).distinct()) if file}
         return self.lake.sweep(known)
 
 
@@ -888,7 +896,7 @@ def add_arrivals(
         session.execute(_increments(database.is_sqlite), rows)
 
 
-def chunks(values: Sequence[int], size: int = 5_000) -> Iterable[Sequence[int]]:
+def chunks(values: Sequence[_Value], size: int = 5_000) -> Iterable[Sequence[_Value]]:
     """Yield so many values at a time: databases limit the parameters of a statement."""
     for start in range(0, len(values), size):
         yield values[start : start + size]

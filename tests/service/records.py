@@ -13,6 +13,7 @@ from monitors.contract import Column, Role, Type
 from monitors.layout import Layout, OutcomeLayout, plan_layout
 from service.clock import SetClock
 from service.database import Database, from_microseconds, microseconds
+from service.ingest.buffer import Buffer, Place, encode
 from service.ingest.hashing import hash_ids, hash_key
 from service.lake import Lake, Sealer
 from service.profiles import Profiles
@@ -96,10 +97,16 @@ class Shop:
 
     def put_table(self, kind: str, table: pa.Table, received_us: int) -> None:
         """Acknowledge rows that are columns already."""
-        sink = pa.BufferOutputStream()
-        with pa.ipc.new_stream(sink, table.schema, options=pa.ipc.IpcWriteOptions(compression="lz4")) as writer:
-            writer.write_table(table)
-        payload = sink.getvalue().to_pybytes()
+        self._acknowledge(kind, table, received_us, encode(table), None)
+
+    def put_file(self, kind: str, tables: Sequence[pa.Table], received_us: int) -> str:
+        """Acknowledge batches of rows that are columns already, in one file of the buffer, and return its name."""
+        places = Buffer(self.lake.root).store(tables)
+        for table, place in zip(tables, places, strict=True):
+            self._acknowledge(kind, table, received_us, b"", place)
+        return places[0].file
+
+    def _acknowledge(self, kind: str, table: pa.Table, received_us: int, payload: bytes, place: Place | None) -> None:
         hashes = table["id_hash"].combine_chunks().to_numpy(zero_copy_only=False)
         with self.database.writing() as session:
             session.add(
@@ -107,9 +114,11 @@ class Shop:
                     model_id=self.model_id,
                     kind=kind,
                     rows=table.num_rows,
-                    size=len(payload),
+                    size=place.size if place else len(payload),
                     payload=payload,
-                    hashes=hashes.astype("<u8").tobytes(),
+                    file=place and place.file,
+                    start=place.start if place else 0,
+                    hashes=b"" if place else hashes.astype("<u8").tobytes(),
                     received_at=from_microseconds(received_us),
                     first_event_us=None,
                     last_event_us=None,

@@ -86,6 +86,31 @@ def test_every_spelling_of_a_number_is_read_as_its_nearest_float(number: str) ->
     assert tables[0]["score"].to_pylist() == [expected, expected]
 
 
+def test_numbers_of_all_lengths_are_read_as_their_nearest_floats_wherever_they_lie() -> None:
+    random = np.random.default_rng(3)
+    spelt = [
+        f"{sign}{random.integers(0, 10**whole)}.{random.integers(0, 10**parts):0{parts}d}{power}"
+        for whole in range(1, 18)
+        for parts in range(1, 18)
+        for sign in ("", "-")
+        for power in ("", "e3", "E-07")
+    ]
+    spelt += [str(random.integers(-(10**size), 10**size)) for size in range(1, 16) for _ in range(5)]
+    body = "\n".join(f'{{"prediction_id":"{"x" * (at % 9)}","score":{number}}}' for at, number in enumerate(spelt))
+    tables = one_pass(body, lines=True)
+    assert tables is not None
+    assert [value for table in tables for value in table["score"].to_pylist()] == [float(number) for number in spelt]
+    assert tables[0]["prediction_id"].to_pylist()[:20] == ["x" * (at % 9) for at in range(20)]
+
+
+def test_signs_that_end_a_text_are_seen_at_every_place_of_a_word() -> None:
+    for length in range(24):
+        for sign, kept in (("\\n", None), ("\x1f", None), ("é", "é"), ("\x7f", "\x7f"), ("!", "!"), ("#", "#")):
+            text = "x" * length + sign
+            tables = one_pass(f'{{"version": "{text}", "score": 1}}\n' * 3, lines=True)
+            assert (tables and tables[0]["version"].to_pylist()) == (kept and ["x" * length + kept] * 3)
+
+
 @pytest.mark.parametrize(
     "second",
     [

@@ -11,13 +11,13 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
 import pytest
 from sqlalchemy import func, select, update
 
 from service.clock import SetClock
 from service.database import Database
 from service.ingest import formats
+from service.ingest.buffer import Buffer
 from service.ingest.columns import Built
 from service.ingest.formats import Format, Parsed
 from service.ingest.schemas import ModelSchema
@@ -97,10 +97,17 @@ class Log:
     def stored(self, kind: str = "predictions") -> list[dict[str, Any]]:
         """Return the rows in the buffer, in order of their commits."""
         with self.database.reading() as session:
-            payloads = session.scalars(
-                select(IngestBatchRow.payload).where(IngestBatchRow.kind == kind).order_by(IngestBatchRow.id)
+            batches = session.execute(
+                select(IngestBatchRow.payload, IngestBatchRow.file, IngestBatchRow.start)
+                .where(IngestBatchRow.kind == kind)
+                .order_by(IngestBatchRow.id)
             ).all()
-        return [row for payload in payloads for row in pa.ipc.open_stream(payload).read_all().to_pylist()]
+        buffer = Buffer(self.settings.lake)
+        return [row for batch in batches for row in buffer.rows(*batch).to_pylist()]
+
+    def files(self) -> list[Path]:
+        """Return the files of the buffer."""
+        return sorted((self.settings.lake / "buffer").glob("*"))
 
     def number(self, row: Any) -> int:
         """Return how many rows a table has."""
@@ -493,3 +500,77 @@ def test_stopping_writes_what_was_accepted_and_then_refuses(log: Log) -> None:
     log.writer.start()
     loops.run(send_all())
     assert len(log.stored()) == 50
+
+
+# --- files of the buffer ----------------------------------------------------------------------------------------------
+
+
+def many(name: str, count: int = 4_000) -> list[dict[str, Any]]:
+    """Return so many records that their columns go into a file."""
+    return ids(*(f"{name}-{number}" for number in range(count)))
+
+
+def test_large_batches_of_a_group_lie_in_one_file_that_their_rows_name(log: Log) -> None:
+    log.send(ids("z"))  # brings the version and its feature
+    answers = log.answers(
+        [log.arrival(many("a"), large=True), log.arrival(many("b"), large=True), log.arrival(ids("c"))]
+    )
+    assert [answer["accepted"] for answer in answers] == [4_000, 4_000, 1]
+    with log.database.reading() as session:
+        rows = session.scalars(select(IngestBatchRow).order_by(IngestBatchRow.size)).all()
+    _, small, first, second = rows
+    assert (small.file, len(small.payload) == small.size, len(small.hashes)) == (None, True, 8)
+    assert first.file == second.file
+    assert first.payload == second.payload == b""
+    assert {first.start % 64, second.start % 64} == {0}
+    assert [file.name for file in log.files()] == [str(first.file).removeprefix("buffer/")]
+    assert {row["prediction_id"] for row in log.stored()} == {
+        *"zc",
+        *(f"{name}-{number}" for name in "ab" for number in range(4_000)),
+    }
+
+
+def test_another_process_knows_the_ids_in_a_file(log: Log) -> None:
+    log.answers([log.arrival(many("a"), large=True)])
+    other = log.another()
+    assert log.answers([log.arrival(ids("a-17", "b"))], other)[0]["duplicates"] == 1
+    other.stop()
+
+
+def test_a_file_that_no_row_will_name_is_removed(log: Log) -> None:
+    with log.database.writing() as session:
+        session.connection().exec_driver_sql(
+            "CREATE TRIGGER no BEFORE INSERT ON ingest_batch BEGIN SELECT raise(ABORT, 'no'); END"
+        )
+    with pytest.raises(Unavailable):
+        log.answers([log.arrival(many("a"), large=True)])
+    assert log.files() == []
+    assert log.stored() == []
+
+
+def test_a_file_stays_where_a_commit_may_have_reached_the_database(log: Log) -> None:
+    class Lost(sqlite3.Connection):
+        def commit(self) -> None:
+            super().commit()
+            raise sqlite3.OperationalError("the connection was lost after the commit")
+
+    held: Any = log.writer._connected().connection
+    held.dbapi_connection.close()
+    path = log.settings.database.removeprefix("sqlite:///")
+    held.dbapi_connection = sqlite3.connect(path, factory=Lost, isolation_level=None, check_same_thread=False)
+    with pytest.raises(Unavailable):
+        log.answers([log.arrival(many("a"), large=True)])
+    assert len(log.files()) == 1
+    assert len(log.stored()) == 4_000
+
+
+def test_a_disk_that_fills_up_while_a_file_is_written_leaves_nothing(log: Log, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(_handle: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("service.ingest.buffer.os.fsync", full)
+    with pytest.raises(StorageFull):
+        log.answers([log.arrival(many("a"), large=True)])
+    monkeypatch.undo()
+    assert log.files() == []
+    assert log.answers([log.arrival(many("a"), large=True)])[0]["accepted"] == 4_000

@@ -1,6 +1,7 @@
 """What the sealer makes of the log: each prediction once, labels at their predictions, nothing lost at any kill."""
 
 import multiprocessing
+import os
 import subprocess
 import sys
 import time
@@ -17,6 +18,8 @@ import pytest
 from sqlalchemy import func, select
 
 from service.database import from_microseconds
+from service.ingest.buffer import BatchDamaged
+from service.ingest.hashing import hash_ids, hash_key
 from service.lake import Sealer, lease, reader
 from service.problems import Unavailable
 from service.tables import (
@@ -30,7 +33,7 @@ from service.tables import (
     VersionRow,
 )
 from tests.postgres import Cluster
-from tests.service.records import HOUR, START, Shop, hours, join
+from tests.service.records import HOUR, MOMENT, SECRET, START, Shop, hours, join
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -100,6 +103,42 @@ def test_files_that_the_manifest_does_not_name_are_never_read(tmp_path: Path) ->
     shop.put("predictions", [record("q", 1)])
     shop.seal()
     assert [row["prediction_id"] for row in sealed(shop)] == ["p", "q"]
+
+
+def test_batches_in_a_file_are_found_sealed_and_their_file_kept_for_an_hour(tmp_path: Path) -> None:
+    shop = Shop(tmp_path)
+    columns = {"timestamp": pa.array([START] * 3, MOMENT), "received_at": pa.array([START] * 3, MOMENT)}
+    tables = []
+    for names in (["a", "b", "c"], ["d", "e", "a"]):
+        ids = pa.array(names)
+        hashes = pa.array(hash_ids(ids, hash_key(SECRET)))
+        tables.append(pa.table(columns | {"prediction_id": ids, "id_hash": hashes, "version": ["a"] * 3}))
+    file = shop.lake.path(shop.put_file("predictions", tables, START))
+    with shop.database.reading() as session:
+        model = session.scalars(select(ModelRow)).one()
+        assert [row["state"] for row in reader.prediction(session, shop.lake, model, "e")] == ["buffered"]
+    assert shop.sealer.sweep() == 0
+    assert shop.seal() == 6
+    with shop.database.reading() as session:
+        assert [row["state"] for row in reader.prediction(session, shop.lake, model, "e")] == ["sealed"]
+        assert session.scalar(select(func.sum(ArrivalRow.duplicates))) == 1
+    assert shop.sealer.sweep() == 0
+    os.utime(file, (file.stat().st_mtime - 3_700,) * 2)
+    assert shop.sealer.sweep() == 1
+    assert not file.exists()
+
+
+def test_a_missing_file_of_the_buffer_loses_no_row_without_a_word(tmp_path: Path) -> None:
+    shop = Shop(tmp_path)
+    ids = pa.array(["a"])
+    hashes = pa.array(hash_ids(ids, hash_key(SECRET)))
+    moments = pa.array([START], MOMENT)
+    table = pa.table({"prediction_id": ids, "id_hash": hashes, "timestamp": moments, "received_at": moments})
+    shop.lake.path(shop.put_file("predictions", [table], START)).unlink()
+    with pytest.raises(BatchDamaged, match="buffer/"):
+        shop.seal()
+    with shop.database.reading() as session:
+        assert session.scalar(select(func.count()).select_from(IngestBatchRow)) == 1
 
 
 def test_an_id_counts_once_per_version_the_first_committed(tmp_path: Path) -> None:
