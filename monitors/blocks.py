@@ -15,19 +15,24 @@ from scipy.sparse import csr_array
 from monitors.cells import MISSING
 
 if TYPE_CHECKING:
-    from monitors.profile import Profile
+    from monitors.layout import Layout
+    from monitors.profile import OutcomeCells, Profile
 
-FORMAT = 1
-"""The format version of encoded blocks; every older one stays readable."""
+FORMAT = 2
+"""The format version of encoded blocks; every older one stays readable: 1 had no outcomes."""
 
 
 @dataclass(frozen=True)
 class Blocks:
-    """Counts of shape (blocks, cells) per column of the layout, and the missing and row counts of each block."""
+    """Counts of shape (blocks, cells) per column of the layout, and the missing and row counts of each block.
+
+    ``outcomes`` are the cells of the outcome tables, shape (blocks, outcome cells); None where no labels were read.
+    """
 
     counts: Mapping[str, csr_array]
     missing: Mapping[str, NDArray[np.int64]]
     rows: NDArray[np.int64]
+    outcomes: csr_array | None = None
 
     def __len__(self) -> int:
         """Return the number of blocks."""
@@ -53,6 +58,7 @@ class Blocks:
                 name: missing[:kept].reshape(blocks, length).sum(axis=1) for name, missing in self.missing.items()
             },
             rows=self.rows[:kept].reshape(blocks, length).sum(axis=1),
+            outcomes=None if self.outcomes is None else csr_array(sums.astype(np.float64) @ self.outcomes),
         )
 
     def chosen(self, which: Sequence[int] | NDArray[np.int64] | NDArray[np.bool_]) -> Blocks:
@@ -63,6 +69,7 @@ class Blocks:
             counts={name: csr_array(counts[places]) for name, counts in self.counts.items()},
             missing={name: missing[places] for name, missing in self.missing.items()},
             rows=self.rows[places],
+            outcomes=None if self.outcomes is None else csr_array(self.outcomes[places]),
         )
 
     @staticmethod
@@ -91,6 +98,7 @@ class Blocks:
                 for p, name in enumerate(grid.names)
             },
             rows=np.array([profile.rows for profile in profiles], np.int64),
+            outcomes=outcomes_of(layout, [profile.outcome_cells for profile in profiles]),
         )
 
     def encode(self) -> bytes:
@@ -107,16 +115,24 @@ class Blocks:
                     (self.missing[name], "<i8"),
                 )
             ]
-        text = json.dumps({"blocks": len(self), "columns": columns}, ensure_ascii=False).encode()
+        document: dict[str, object] = {"blocks": len(self), "columns": columns}
+        if self.outcomes is not None:
+            found = self.outcomes
+            document["outcomes"] = {"cells": int(found.shape[1]), "entries": int(found.nnz)}
+            parts += [
+                np.ascontiguousarray(array, kind).tobytes()
+                for array, kind in ((found.indptr, "<i4"), (found.indices, "<i4"), (found.data, "<f8"))
+            ]
+        text = json.dumps(document, ensure_ascii=False).encode()
         payload = b"".join((len(text).to_bytes(4, "little"), text, *parts))
         return bytes([FORMAT]) + zstandard.compress(payload, 3)
 
     @staticmethod
     def decode(data: bytes) -> Blocks:
         """Return the blocks of encoded bytes; ValueError for a format this version does not know."""
-        if not data or data[0] != FORMAT:
+        if not data or data[0] not in (1, FORMAT):
             found = data[0] if data else "nothing"
-            raise ValueError(f"blocks of format {found} cannot be read; this version reads format {FORMAT}")
+            raise ValueError(f"blocks of format {found} cannot be read; this version reads formats to {FORMAT}")
         payload = zstandard.ZstdDecompressor().decompress(data[1:])
         length = int.from_bytes(payload[:4], "little")
         document = json.loads(payload[4 : 4 + length])
@@ -136,4 +152,20 @@ class Blocks:
             values = read("<i4", column["entries"])
             counts[column["name"]] = csr_array((values, cells, starts), shape=(blocks, column["cells"]))
             missing[column["name"]] = read("<i8", blocks)
-        return Blocks(counts=counts, missing=missing, rows=rows)
+        outcomes = None
+        if found := document.get("outcomes"):
+            starts, cells = read("<i4", blocks + 1), read("<i4", found["entries"])
+            sums = np.frombuffer(payload, "<f8", found["entries"], place)
+            outcomes = csr_array((sums, cells, starts), shape=(blocks, found["cells"]))
+        return Blocks(counts=counts, missing=missing, rows=rows, outcomes=outcomes)
+
+
+def outcomes_of(layout: Layout, parts: Sequence[OutcomeCells | None]) -> csr_array | None:
+    """Return outcome cells side by side, shape (parts, outcome cells); None where no part has any."""
+    if not layout.tables or all(part is None for part in parts):
+        return None
+    found = [(np.empty(0, np.int64), np.empty(0)) if part is None else part.sparse() for part in parts]
+    offsets = np.concatenate(([0], np.cumsum([cells.size for cells, _ in found])))
+    data = np.concatenate([values for _, values in found])
+    places = np.concatenate([cells for cells, _ in found])
+    return csr_array((data, places, offsets), shape=(len(parts), layout.outcome_cells))

@@ -136,6 +136,10 @@ class Result:
     estimated: bool = False
     n_window: int = 0
     n_baseline: int = 0
+    label_coverage: float | None = None
+    """The share of the window's rows that had a label."""
+    constant_value: float | None = None
+    """The same figure of the best predictor that always says the same."""
     unit: str = ""
     note: str = ""
     by: str = ""
@@ -144,7 +148,16 @@ class Result:
         """Refuse a result that has both or neither of a finite value and a reason."""
         if (self.value is None) == (not self.reason):
             raise ValueError(f"{self.metric} of {self.subject}: a value or a reason, not both")
-        for name in ("value", "effect", "min_effect", "p_value", "alpha", "threshold", "baseline_value"):
+        for name in (
+            "value",
+            "effect",
+            "min_effect",
+            "p_value",
+            "alpha",
+            "threshold",
+            "baseline_value",
+            "constant_value",
+        ):
             number = getattr(self, name)
             if number is not None and not math.isfinite(number):
                 raise ValueError(f"{self.metric} of {self.subject}: {name} is {number}")
@@ -401,6 +414,10 @@ def _no_rows() -> pa.Table | None:
     return None
 
 
+def _no_buckets() -> Sequence[Profile]:
+    return ()
+
+
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
     """All that a monitor may look at: one window of one version and what it is compared with.
@@ -410,7 +427,8 @@ class Comparison:
     ``generator(metric, subject)`` is seeded with monitor, version and window too, never with the attempt.
     ``rows()`` is the window's row sample and ``baseline_rows()`` the baseline's, at most 10,000 rows drawn at random:
     tables in the lake's columns (``features.age``, ``prediction``, ``score``, ``ground_truth``, …) without protected
-    attributes, read when they are asked for; None where there are none.
+    attributes, read when they are asked for; None where there are none. ``buckets()`` are the profiles of the window's
+    hours (days where it is longer than a week), those without rows left out.
     """
 
     columns: Sequence[Column]
@@ -425,6 +443,7 @@ class Comparison:
     task: Task = Task()
     rows: Callable[[], pa.Table | None] = _no_rows
     baseline_rows: Callable[[], pa.Table | None] = _no_rows
+    buckets: Callable[[], Sequence[Profile]] = _no_buckets
 
     @property
     def window(self) -> Profile:

@@ -12,7 +12,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
-from monitors.blocks import Blocks
+from monitors.blocks import Blocks, outcomes_of
 from monitors.cells import (
     COUNT,
     MISSING,
@@ -165,6 +165,7 @@ def block_counts(batches: Iterable[pa.RecordBatch], layout: Layout, hours: int, 
     counts = {name: csr_array((blocks, layout.columns[name].cells), dtype=np.int64) for name in grid.names}
     missing = {name: np.zeros(blocks, np.int64) for name in grid.names}
     rows = np.zeros(blocks, np.int64)
+    outcomes = None
     for batch in _gathered(batches, 65536):
         stamps = _microseconds(batch.column(TIMESTAMP))
         block = (stamps - start_us) // length
@@ -182,7 +183,10 @@ def block_counts(batches: Iterable[pa.RecordBatch], layout: Layout, hours: int, 
             shape = (blocks, layout.columns[name].cells)
             counts[name] = counts[name] + csr_array((part.counts, part.cells, part.offsets), shape=shape)
             missing[name] += part.whole[:, MISSING]
-    return Blocks(counts=counts, missing=missing, rows=rows)
+        if GROUND_TRUTH in names and layout.tables:
+            more = outcomes_of(layout, _segment_outcomes(batch, layout, bounds))
+            outcomes = more if outcomes is None else csr_array(outcomes + more)
+    return Blocks(counts=counts, missing=missing, rows=rows, outcomes=outcomes)
 
 
 def _gathered(batches: Iterable[pa.RecordBatch], least: int) -> Iterator[pa.RecordBatch]:

@@ -128,6 +128,10 @@ class BinaryTable:
         means = np.divide(sums, total, out=middle.copy(), where=total > 0)
         return replace(self, cells=_gathered(self.cells, ends), scores=means)
 
+    def compact(self) -> BinaryTable:
+        """Return the table as it is resampled by whole buckets."""
+        return self.coarse()
+
     def constants(self) -> tuple[BinaryTable, ...]:
         """Return the tables of the two constant predictors: everybody negative, everybody positive, one score.
 
@@ -205,8 +209,13 @@ class MulticlassTable:
         return replace(self, cells=parts[0], asked=asked)
 
     def coarse(self, most: int = COARSE) -> MulticlassTable:
-        """Return the table with neighbouring score cells put together."""
+        """Return the table with neighbouring score cells put together, in fewer where there are many classes."""
+        most = most if len(self.classes) <= 10 else most // 4
         return replace(self, asked={name: table.coarse(most) for name, table in self.asked.items()})
+
+    def compact(self) -> MulticlassTable:
+        """Return the table as it is resampled by whole buckets."""
+        return self.coarse()
 
     def constants(self) -> tuple[MulticlassTable, ...]:
         """Return the tables of the predictors that always say the same class, with the classes' shares as scores."""
@@ -264,8 +273,13 @@ class MultilabelTable:
         return replace(self, sizes=parts[0], asked=asked)
 
     def coarse(self, most: int = COARSE) -> MultilabelTable:
-        """Return the table with neighbouring score cells put together."""
+        """Return the table with neighbouring score cells put together, in fewer where there are many classes."""
+        most = most if len(self.classes) <= 10 else most // 4
         return replace(self, asked={name: table.coarse(most) for name, table in self.asked.items()})
+
+    def compact(self) -> MultilabelTable:
+        """Return the table as it is resampled by whole buckets."""
+        return self.coarse()
 
     def constants(self) -> tuple[MultilabelTable, ...]:
         """Return nothing: which labels a constant should give has no one answer."""
@@ -284,6 +298,8 @@ class RegressionTable:
     residuals: Counts
     residual_sums: Counts
     edges: Counts
+    means: Counts | None = None
+    """The cells' mean residuals where the sums are those of the histogram: only its counts are drawn."""
 
     @property
     def has_scores(self) -> bool:
@@ -305,15 +321,36 @@ class RegressionTable:
         return self.sum_of("n")
 
     def parts(self) -> tuple[Counts, ...]:
-        """Return the arrays that add up."""
-        return (self.moments, self.residuals, self.residual_sums)
+        """Return the arrays that add up; of a histogram its counts."""
+        return (self.moments, self.residuals, self.residual_sums) if self.means is None else (self.residuals,)
 
     def with_parts(self, parts: Sequence[Counts]) -> RegressionTable:
         """Return the same question with other sums."""
-        return replace(self, moments=parts[0], residuals=parts[1], residual_sums=parts[2])
+        if self.means is None:
+            return replace(self, moments=parts[0], residuals=parts[1], residual_sums=parts[2])
+        residuals, rows = parts[0], parts[0].sum(axis=-1)
+        own = np.maximum(self.sum_of("n"), 1.0)
+        moments = np.full((*rows.shape, len(MOMENTS)), np.nan)
+        known = {"e": self.means, "abs_e": np.abs(self.means), "e2": self.means**2, "e4": self.means**4}
+        for name, of_cell in known.items():
+            moments[..., MOMENTS.index(name)] = residuals @ of_cell
+        for name in ("y", "y2"):
+            moments[..., MOMENTS.index(name)] = rows * (self.sum_of(name) / own)
+        moments[..., MOMENTS.index("n")] = rows
+        return replace(self, moments=moments, residuals=residuals, residual_sums=residuals * self.means)
 
-    def coarse(self, most: int = COARSE) -> RegressionTable:  # noqa: ARG002 - sums have no cells to put together
-        """Return the table itself."""
+    def coarse(self, most: int = COARSE) -> RegressionTable:  # noqa: ARG002 - residuals have few cells as it is
+        """Return the histogram alone: what needs more than residuals is unknown, labels vary as they do here.
+
+        The leading axes must be gone: its counts are to be drawn.
+        """
+        means = np.divide(
+            self.residual_sums, self.residuals, out=np.zeros_like(self.residuals), where=self.residuals > 0
+        )
+        return replace(self, means=means).with_parts([self.residuals])
+
+    def compact(self) -> RegressionTable:
+        """Return the table as it is resampled by whole buckets: all of its sums."""
         return self
 
     def constants(self) -> tuple[RegressionTable, ...]:
@@ -325,7 +362,7 @@ class RegressionTable:
             moments[..., MOMENTS.index(name)] = self.sum_of(name)
         moments[..., MOMENTS.index("e")] = 0.0
         moments[..., MOMENTS.index("e2")] = inside
-        return (RegressionTable(moments, np.full_like(self.residuals, np.nan), self.residual_sums, self.edges),)
+        return (replace(self, moments=moments, residuals=np.full_like(self.residuals, np.nan), means=None),)
 
 
 Table = BinaryTable | MulticlassTable | MultilabelTable | RegressionTable
@@ -335,6 +372,21 @@ def questions(table: MulticlassTable | MultilabelTable, *, scores: bool) -> dict
     """Return the yes-or-no question of each class, or of those that have scores."""
     asked = {name: table.one(name, scores=scores) for name in table.classes}
     return {name: question for name, question in asked.items() if question is not None}
+
+
+def total(table: Table) -> Table:
+    """Return a table with its leading axes summed."""
+    pairs = zip(table.parts(), _axes(table), strict=True)
+    return table.with_parts([part.reshape(-1, *part.shape[part.ndim - axes :]).sum(axis=0) for part, axes in pairs])
+
+
+def _axes(table: Table) -> list[int]:
+    """Return how many axes of each part are its own."""
+    if isinstance(table, BinaryTable):
+        return [3]
+    if isinstance(table, RegressionTable):
+        return [1] * len(table.parts())
+    return [2 if isinstance(table, MulticlassTable) else 3, *[3] * len(table.asked)]
 
 
 def task_of(table: Table) -> str:

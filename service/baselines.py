@@ -613,7 +613,9 @@ def blocks(session: Session, lake: Lake, row: BaselineRow, layout_now: Layout, h
                 )
             )
             if document is not None:
-                return Blocks.decode(document)
+                kept = Blocks.decode(document)
+                if kept.outcomes is not None or not layout_now.tables:
+                    return kept
         batches = rows_of(lake, row).to_batches(BATCH)
         cut = kernel.block_counts(batches, layout_now, hours, microseconds(span.start), microseconds(span.end))
         if own and session.get_bind().get_execution_options().get("plumbline_write"):

@@ -142,6 +142,40 @@ class Profiles:
         closed = bucket_of(watermark(session, model, self.clock, self.settings))
         state = self._state(session, version, number, span)
         pieces, from_hours = self._pieces(state, span, closed, labels)
+        parts = self._held(session, version, number, layout, state, pieces, from_hours, closed, labels)
+        whole = merged(layout, parts)
+        whole.labelled = labels
+        return whole
+
+    def buckets(
+        self, session: Session, version: VersionRow, number: int, span: Span, *, labels: bool = False
+    ) -> list[Profile]:
+        """Return the profile of each hour of a span that has rows, or of each day where it is longer than a week."""
+        layout = self.layout(session, version.id, number)
+        if span.end <= span.start:
+            return []
+        model = session.get_one(ModelRow, version.model_id)
+        closed = bucket_of(watermark(session, model, self.clock, self.settings))
+        state = self._state(session, version, number, span)
+        pieces = [(1, bucket) for bucket in span.hours if bucket in state.counts]
+        from_hours: set[Piece] = set()
+        if span.length > 7 * DAY_HOURS * HOUR:
+            pieces, from_hours = self._pieces(state, span, closed, labels)
+        return self._held(session, version, number, layout, state, pieces, from_hours, closed, labels)
+
+    def _held(
+        self,
+        session: Session,
+        version: VersionRow,
+        number: int,
+        layout: Layout,
+        state: State,
+        pieces: Sequence[Piece],
+        from_hours: set[Piece],
+        closed: int,
+        labels: bool,
+    ) -> list[Profile]:
+        """Return the profile of each piece, after what is missing or outdated of them was built and stored."""
         needed = [piece for piece in pieces if piece not in from_hours]
         needed += [(1, hour) for day in from_hours for hour in state.buckets(day)]
         missing = [piece for piece in needed if not state.ready(piece)]
@@ -152,9 +186,7 @@ class Profiles:
         parts = self._parts(session, layout, state, built, pieces, from_hours, labels)
         if built.whole or built.outcomes:
             self._store(session, version, number, state, built)
-        whole = merged(layout, parts)
-        whole.labelled = labels
-        return whole
+        return parts
 
     def sample(
         self, session: Session, version: VersionRow, span: Span, *, rows: int = samples.ROWS, labels: bool = False

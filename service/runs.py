@@ -23,6 +23,7 @@ from monitors.blocks import Blocks
 from monitors.contract import Arrivals, Comparison, Kind, Result, Subject, Verdict
 from monitors.layout import Layout
 from monitors.null import ENOUGH_BLOCKS
+from monitors.performance import label_coverage
 from monitors.profile import Profile, merged
 from service import alerts, baselines, windows
 from service.alerts import Finding
@@ -31,7 +32,7 @@ from service.database import EPOCH, Database
 from service.lake import Lake
 from service.lake.lease import LeaseLost, is_gone, kept, lease_now, owner_here
 from service.problems import Problem
-from service.profiles import Profiles
+from service.profiles import Profiles, watermark
 from service.settings import Settings
 from service.tables import (
     AlertRow,
@@ -50,15 +51,19 @@ from service.windows import Grid
 from service.words import DAY, HOUR, Span, bucket_of, bucket_start, derived_id, format_time
 
 SCALES = (1, 7, 28)
+LABELS: Mapping[str, Any] = {"delay": "30d", "min_coverage": 0.8, "min_rows": 100}
+"""When a window's labels are complete enough, where a monitor does not say."""
 OWN_WINDOWS = 60
 """How many of the model's own quiet windows are compared at most."""
 ATTEMPTS = 2
 """A run that fails so often stays failed."""
 CRASHES = 5
+WAITING = "waiting_for_labels"
 BLIND_AFTER = 3
 FAILING_AFTER = 2
 RECENT = 30
 MEASURED_SHARE = 0.9
+JUDGED = ("ok", "violations", "partial")
 FINISHED = ("ok", "violations", "partial", "waiting_for_labels", "insufficient_data", "no_data", "failed")
 
 log = structlog.get_logger(__name__)
@@ -147,6 +152,10 @@ class Measured:
     reason: str = ""
     edge: bool = False
     """Whether the window was only too early or too late to count."""
+    labelled: int | None = None
+    labels_seen: int | None = None
+    spent: bool = False
+    """Whether the window's look is spent although there was too little to judge."""
 
 
 # --- a run, start to end ----------------------------------------------------------------------------------------------
@@ -187,14 +196,20 @@ def measure(session: Session, workshop: Workshop, due: Due, into: Measured) -> N
     if not into.rows and not (kind.judges_empty and due.live):
         raise Unmeasured("no_data", "no record fell into the window")
     _check_whole(due, into.rows)
+    if kind.needs_labels:
+        into.labels_seen = labels_in(session, due, due.window)
     into.baseline = _baseline(session, due)
     into.layout = due.version.layout or into.baseline.layout
     comparison = compared(session, workshop, due, into)
     policy = budget.parse_policy(due.monitor.policy)
     found = kind.measure(comparison, policy.prepared(kind.parameters.model_validate(due.monitor.parameters)))
     into.alpha = alpha_of(session, due)
-    into.results = policy.judge(_noted(_signed(found, kind), due, into.baseline), into.alpha)
+    found = _noted(_signed(found, kind), due, into.baseline)
     into.rows = comparison.window.rows
+    if kind.needs_labels and not _mature(session, workshop, due, into, comparison.window):
+        into.results = [replace(result, verdict=None) for result in found]
+    else:
+        into.results = policy.judge(found, into.alpha)
 
 
 def record(session: Session, workshop: Workshop, due: Due, claim: Claim, measured: Measured) -> RunRow | None:
@@ -218,8 +233,13 @@ def record(session: Session, workshop: Workshop, due: Due, claim: Claim, measure
         run.status = "queued"
         session.flush()
         return run
+    run.labelled_rows, run.labels_seen = measured.labelled, measured.labels_seen
     run.document = encode_results([result_document(result) for result in measured.results])
-    run.judged = due.judge and run.status in ("ok", "violations", "partial") and not _was_judged(session, run)
+    earlier = _judged_before(session, run)
+    run.judged = due.judge and earlier is None and (run.status in JUDGED or measured.spent)
+    if earlier is not None and run.status in JUDGED and earlier.status in JUDGED and run.status != earlier.status:
+        told = f"judged {earlier.status}; by what is known now it would be {run.status}"
+        run.reason = f"{told}: {run.reason}" if run.reason else told
     session.execute(
         update(RunRow)
         .where(
@@ -252,7 +272,7 @@ def follow(session: Session, workshop: Workshop, due: Due, run: RunRow, measured
         baseline=measured.baseline.name if measured.baseline else None,
     )
     status = _status(session, due, run, finding, counts=not measured.edge, now=now)
-    if run.judged:
+    if run.judged and run.status in JUDGED:
         alerts.update(session, finding, workshop.settings, now)
     if run.backfill or status is None:
         return
@@ -414,6 +434,7 @@ def compared(session: Session, workshop: Workshop, due: Due, known: Measured) ->
     layout = workshop.profiles.layout(session, due.version.id, layout_number)
     own = profile_of(session, workshop, due, layout, [due.window])
     kind = due.kind
+    labels = kind.needs_labels
     blocks: dict[int, Blocks] = {}
     why = ""
     scales = {1: own}
@@ -442,6 +463,7 @@ def compared(session: Session, workshop: Workshop, due: Due, known: Measured) ->
         task=baselines.task_of(due.model),
         rows=lambda: workshop.profiles.sample(session, due.version, due.window, labels=True),
         baseline_rows=lambda: baselines.sample(workshop.lake, baseline),
+        buckets=lambda: workshop.profiles.buckets(session, due.version, layout.number, due.window, labels=labels),
     )
 
 
@@ -583,6 +605,42 @@ def _check_whole(due: Due, rows: int) -> None:
         data = f"{format_time(due.data.start)} to {format_time(due.data.end)}"
         reason = f"only {math.floor(100 * share)} % of the window lies inside the data ({data})"
         raise Unmeasured("insufficient_data", reason, edge=True)
+
+
+def _mature(session: Session, workshop: Workshop, due: Due, into: Measured, window: Profile) -> bool:
+    """Return whether a window's labels are complete enough to judge it, or have had the time that they get.
+
+    It waits for labels until then; with too few of them after that time it is never judged.
+    """
+    labels = {**LABELS, **(due.monitor.labels or {})}
+    into.labelled, rows = label_coverage(window)
+    enough = into.labelled >= int(labels["min_rows"])
+    if enough and into.labelled >= float(labels["min_coverage"]) * rows:
+        return True
+    until = due.window.end + budget.duration(labels["delay"])
+    known = f"{into.labelled} of {rows} rows have a label"
+    if watermark(session, due.model, workshop.clock, workshop.settings) < until:
+        into.status = WAITING
+        into.reason = f"{known}; judged at {100 * labels['min_coverage']:g} %, or on {format_time(until)}"
+        return False
+    if not enough:
+        into.status, into.spent = "insufficient_data", True
+        into.reason = f"{known} after {labels['delay']}, fewer than {labels['min_rows']}"
+    return enough
+
+
+def labels_in(session: Session, due: Due, span: Span) -> int:
+    """Return how many labels and corrections came for the version's predictions of a span."""
+    return int(
+        session.scalar(
+            select(func.coalesce(func.sum(ArrivalRow.accepted + ArrivalRow.corrected), 0)).where(
+                ArrivalRow.version_id == due.version.id,
+                ArrivalRow.kind == "ground_truth",
+                ArrivalRow.bucket.between(span.hours.start, span.hours.stop - 1),
+            )
+        )
+        or 0
+    )
 
 
 def _signed(results: Sequence[Result], kind: Kind) -> Sequence[Result]:
@@ -754,6 +812,8 @@ def result_document(result: Result) -> dict[str, Any]:
         "estimated": result.estimated or None,
         "n_window": result.n_window,
         "n_baseline": result.n_baseline,
+        "label_coverage": result.label_coverage,
+        "constant_value": result.constant_value,
         "unit": result.unit or None,
         "note": result.note or None,
         "by": result.by or None,
@@ -815,10 +875,10 @@ def _result_row(run: RunRow, result: Result) -> dict[str, Any]:
     }
 
 
-def _was_judged(session: Session, run: RunRow) -> bool:
-    """Return whether the window's one look is spent."""
-    spent = session.scalar(
-        select(RunRow.id)
+def _judged_before(session: Session, run: RunRow) -> RunRow | None:
+    """Return the revision that spent the window's one look."""
+    return session.scalar(
+        select(RunRow)
         .where(
             RunRow.monitor_id == run.monitor_id,
             RunRow.version_id == run.version_id,
@@ -829,7 +889,6 @@ def _was_judged(session: Session, run: RunRow) -> bool:
         )
         .limit(1)
     )
-    return spent is not None
 
 
 def _status(
@@ -852,8 +911,12 @@ def _status(
             ends_at=run.ends_at,
         )
         session.add(row)
+    elif row.status == WAITING and run.status != WAITING:
+        pass  # the newest window that is known, although later ones wait for their labels
     elif run.ends_at < row.ends_at:
         return None
+    elif run.status == WAITING and row.status != WAITING:
+        return row
     violated = finding.violated
     worst = (
         round(alerts.badness(violated[0] if violated else max(finding.results, key=alerts.badness)), 4)

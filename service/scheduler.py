@@ -12,10 +12,10 @@ from datetime import datetime, timedelta
 import numpy as np
 import structlog
 from apscheduler.schedulers.background import BackgroundScheduler
-from sqlalchemy import BigInteger, ColumnElement, and_, delete, func, or_, select, type_coerce
+from sqlalchemy import BigInteger, ColumnElement, ScalarSelect, and_, delete, func, or_, select, type_coerce
 from sqlalchemy.orm import Session, aliased
 
-from monitors import discovery
+from monitors import budget, discovery
 from service import alerts, baselines, profiles, runs, windows
 from service.assembly import Assembly
 from service.lake import host
@@ -266,7 +266,11 @@ class Scheduler:
                 or self._is_new(session, model_id)
             )
         if not waiting:
-            return self._revise(model_id)
+            with self._assembly.database.reading() as session:
+                told = self._labels_wait(session, model_id)
+            if told:
+                self._assembly.sealer.seal(model_id)
+            return self._mature(model_id, mark) + self._revise(model_id)
         self._assembly.sealer.seal(model_id)
         self._adopt_layouts(model_id)
         self._reopen(model_id)
@@ -471,8 +475,53 @@ class Scheduler:
                 for gap in runs.joined(empty):
                     session.add(_copied(run, monitor, version, gap))
 
+    def _mature(self, model_id: int, mark: datetime) -> int:
+        """Queue anew the windows that wait for labels and have enough of them, or have waited long enough.
+
+        Those whose labels became more but not enough are measured again now and then.
+        """
+        run, now = RunRow, self._assembly.clock.now()
+        waiting = (
+            select(run, MonitorRow, _labels_inside().label("told"))
+            .join(MonitorRow, MonitorRow.id == run.monitor_id)
+            .where(run.model_id == model_id, run.current.is_(True), run.status == runs.WAITING)
+            .order_by(run.ends_at)
+        )
+        with self._assembly.database.reading() as session:
+            if session.scalar(waiting.limit(1)) is None:
+                return 0
+        done = 0
+        with self._assembly.database.writing() as session:
+            for row, monitor, told in session.execute(waiting).all():
+                labels = {**runs.LABELS, **(monitor.labels or {})}
+                changed = told != (row.labels_seen or 0)
+                enough = told >= max(labels["min_coverage"] * row.rows, labels["min_rows"])
+                rested = row.finished_at is None or abs(now - row.finished_at) > REVISE_AFTER
+                over = mark >= row.ends_at + budget.duration(labels["delay"])
+                if done < RUNS_PER_TICK and (over or (changed and (enough or rested))):
+                    version = session.get_one(VersionRow, row.version_id)
+                    window = Span(row.starts_at, row.ends_at)
+                    if _is_newest(session, row):
+                        session.add(_queued(row, monitor, version, window, row.revision + 1))
+                        done += 1
+        return done
+
+    def _labels_wait(self, session: Session, model_id: int) -> bool:
+        """Return whether labels wait in the buffer for a while that a window waits for."""
+        waiting = select(RunRow.id).where(
+            RunRow.model_id == model_id, RunRow.current.is_(True), RunRow.status == runs.WAITING
+        )
+        if session.scalar(waiting.limit(1)) is None:
+            return False
+        oldest = session.scalar(
+            select(func.min(IngestBatchRow.received_at)).where(
+                IngestBatchRow.model_id == model_id, IngestBatchRow.kind == "ground_truth"
+            )
+        )
+        return oldest is not None and oldest <= self._assembly.clock.now() - SEAL_AFTER
+
     def _revise(self, model_id: int) -> int:
-        """Queue anew the windows whose rows have changed since they were measured; return how many."""
+        """Queue anew the windows whose rows or labels have changed since they were measured; return how many."""
         run, later, now = RunRow, aliased(RunRow), self._assembly.clock.now()
         counted = (
             select(func.coalesce(func.sum(ArrivalRow.accepted), 0))
@@ -488,7 +537,7 @@ class Scheduler:
                 run.status.in_(("ok", "violations", "partial", "insufficient_data")),
                 or_(run.finished_at < now - REVISE_AFTER, run.finished_at > now + REVISE_AFTER),  # the clock went back
                 run.revision < REVISIONS,
-                run.rows != counted,
+                or_(run.rows != counted, run.labels_seen != _labels_inside()),
             )
             .where(
                 ~select(later.id)
@@ -498,7 +547,12 @@ class Scheduler:
                     later.starts_at == run.starts_at,
                     later.ends_at == run.ends_at,
                     or_(
-                        later.revision > run.revision, and_(later.revision == run.revision - 1, later.rows == run.rows)
+                        later.revision > run.revision,
+                        and_(
+                            later.revision == run.revision - 1,
+                            later.rows == run.rows,
+                            func.coalesce(later.labels_seen, 0) == func.coalesce(run.labels_seen, 0),
+                        ),
                     ),
                 )
                 .exists()
@@ -637,6 +691,28 @@ def _inside() -> ColumnElement[bool]:
     """Return the condition that a bucket lies in a run's window; both are compared as stored microseconds."""
     began = ArrivalRow.bucket * HOUR_MICROSECONDS
     return and_(began >= type_coerce(RunRow.starts_at, BigInteger), began < type_coerce(RunRow.ends_at, BigInteger))
+
+
+def _labels_inside() -> ScalarSelect[int]:
+    """Return how many labels and corrections of a run's version came for its window."""
+    return (
+        select(func.coalesce(func.sum(ArrivalRow.accepted + ArrivalRow.corrected), 0))
+        .where(ArrivalRow.version_id == RunRow.version_id, ArrivalRow.kind == "ground_truth", _inside())
+        .correlate(RunRow)
+        .scalar_subquery()
+    )
+
+
+def _is_newest(session: Session, run: RunRow) -> bool:
+    """Return whether no later revision of a run is made or under way."""
+    later = select(RunRow.id).where(
+        RunRow.monitor_id == run.monitor_id,
+        RunRow.version_id == run.version_id,
+        RunRow.starts_at == run.starts_at,
+        RunRow.ends_at == run.ends_at,
+        RunRow.revision > run.revision,
+    )
+    return session.scalar(later.limit(1)) is None
 
 
 def _has_rows() -> ColumnElement[bool]:

@@ -406,6 +406,8 @@ class RunRow(Base):
     reason: Mapped[str] = mapped_column(Text, default="")
     rows: Mapped[int] = mapped_column(default=0)
     labelled_rows: Mapped[int | None]
+    labels_seen: Mapped[int | None]
+    """Labels and corrections of the window's buckets that had come when it was measured; later ones revise it."""
     baseline_id: Mapped[int | None]
     layout: Mapped[int | None]
     alpha: Mapped[float | None]

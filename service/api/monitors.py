@@ -15,6 +15,7 @@ from sqlalchemy.orm import Session
 from monitors import budget, discovery
 from monitors.contract import Column, Kind, Parameters, Role
 from monitors.drift import DriftParameters, family_of
+from monitors.performance import label_coverage
 from service import baselines, windows
 from service.access import Principal
 from service.api.bodies import Body, Duration, Name, Part, Short, Time, validated
@@ -34,6 +35,7 @@ from service.api.depends import (
 from service.api.problems import faults_of, refused
 from service.assembly import Assembly
 from service.problems import Conflict, Fault
+from service.runs import LABELS
 from service.tables import ArrivalRow, BaselineRow, ModelRow, MonitorRow, VersionRow, WebhookRow
 from service.words import HOUR, format_time, new_id, parse_time
 
@@ -46,9 +48,9 @@ POWER = 0.8
 class Labels(Part):
     """When a window's labels are complete enough to judge it."""
 
-    delay: Duration = "30d"
-    min_coverage: Annotated[float, Field(ge=0, le=1)] = 0.8
-    min_rows: Annotated[int, Field(ge=1, le=10**9)] = 100
+    delay: Duration = LABELS["delay"]
+    min_coverage: Annotated[float, Field(ge=0, le=1)] = LABELS["min_coverage"]
+    min_rows: Annotated[int, Field(ge=1, le=10**9)] = LABELS["min_rows"]
 
 
 class MonitorPatch(Body):
@@ -209,6 +211,16 @@ def make_monitor(
     return row
 
 
+def has_labels(session: Session, assembly: Assembly, model: ModelRow) -> bool:
+    """Return whether the baseline of the model's active version has rows with a label."""
+    version = None if model.active_version_id is None else session.get(VersionRow, model.active_version_id)
+    baseline = None if version is None else baselines.newest(session, version)
+    if version is None or baseline is None or version.layout is None:
+        return False
+    layout = assembly.profiles.layout(session, version.id, version.layout)
+    return label_coverage(baselines.profile(session, assembly.lake, baseline, layout))[0] > 0
+
+
 def make_default_monitors(
     session: Session,
     assembly: Assembly,
@@ -217,12 +229,16 @@ def make_default_monitors(
     window: str = "1d",
     start: datetime | None = None,
 ) -> list[MonitorRow]:
-    """Make the kinds that every model gets, each under its own name; those that are there stay as they are."""
+    """Make the kinds that every model gets, each under its own name; those that are there stay as they are.
+
+    Those that need labels are made where the baseline has some.
+    """
     if window not in SCHEDULES:
         raise refused([_fault("/window", "bad_window", f"{window!r} is not one of {', '.join(SCHEDULES)}")])
     rows = []
+    labelled = has_labels(session, assembly, model)
     for name, kind in discovery.kinds().items():
-        if not kind.default:
+        if not kind.default or (kind.needs_labels and not labelled):
             continue
         row = session.scalar(select(MonitorRow).where(MonitorRow.model_id == model.id, MonitorRow.name == name))
         if row is None:
@@ -377,6 +393,8 @@ def _trial(session: Session, parts: Assembly, model: ModelRow, body: MonitorBody
 
 
 def _subjects(columns: Sequence[Column], kind: Kind, parameters: Parameters) -> list[Column]:
+    if kind.needs_labels:
+        return []  # its subjects are figures, which Holm's method takes in the order of what is found
     roles = {Role.FEATURE} if kind.name != "prediction_drift" else {Role.PREDICTION, Role.SCORE}
     kept = [column for column in columns if column.role in roles and column.status != "new"]
     return parameters.chosen(kept) if isinstance(parameters, DriftParameters) else kept

@@ -59,7 +59,7 @@ def test_blocks_come_back_from_their_bytes() -> None:
     for name in LAYOUT.columns:
         assert (again.dense(name) == BLOCKS.dense(name)).all()
         assert again.missing[name].tolist() == BLOCKS.missing[name].tolist()
-    with pytest.raises(ValueError, match="this version reads format 1"):
+    with pytest.raises(ValueError, match="this version reads formats to 2"):
         Blocks.decode(b"\x63")
 
 

@@ -45,6 +45,15 @@ def stream(first: int, last: int, *, shift: float = 0.0, per_hour: int = PER_HOU
     )
 
 
+def truth_of(table: pa.Table, flip: float = 0.0) -> list[str]:
+    """Return labels that meet the score, some of them turned over; the same rows give the same labels."""
+    scores = table["score"].to_numpy()
+    generator = np.random.default_rng(len(scores))
+    label = generator.random(len(scores)) < 1 / (1 + np.exp(-6 * (scores - 0.5)))
+    turned = label ^ (generator.random(len(scores)) < flip)
+    return ["1" if one else "0" for one in turned.tolist()]
+
+
 @dataclass
 class Watched(Shop):
     """The shop with 40 days of baseline before the stream's start, and one monitor of each kind asked for."""
@@ -54,6 +63,9 @@ class Watched(Shop):
     schedule: str = "daily"
     window: str = "1d"
     ordered: bool = True
+    labelled: bool = False
+    """Whether the baseline's rows have labels, and ground truth is sent with `label`."""
+    labels: dict[str, Any] | None = None
     parameters: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -61,7 +73,10 @@ class Watched(Shop):
         self.scheduler = self.another()
         if self.made:
             return
-        table = stream(-24 * BASELINE_DAYS, 0, name="b").drop_columns(["id_hash", "received_at", "version"])
+        table = stream(-24 * BASELINE_DAYS, 0, name="b")
+        if self.labelled:
+            table = table.append_column("ground_truth", pa.array(truth_of(table)))
+        table = table.drop_columns(["id_hash", "received_at", "version"])
         with self.database.reading() as session:
             model = session.get_one(ModelRow, self.model_id)
             meaning = baselines.meaning_of(session, model, None)
@@ -81,6 +96,7 @@ class Watched(Shop):
                         window=self.window,
                         starts_at=hours(0, 1).start,
                         parameters=self.parameters,
+                        labels=self.labels,
                         created_at=hours(0, 1).start,
                     )
                 )
@@ -94,6 +110,25 @@ class Watched(Shop):
         """Acknowledge the rows of some hours."""
         table = stream(first, last, **how)
         self.put_table("predictions", table, START + first * HOUR)
+
+    def label(self, first: int, last: int, arrival: int, *, share: float = 1.0, flip: float = 0.0) -> None:
+        """Acknowledge the labels of a share of some hours' rows, of which some are turned over, at an hour."""
+        table = stream(first, last)
+        kept = max(1, round(share * table.num_rows))
+        arrived = START + arrival * HOUR
+        self.put_table(
+            "ground_truth",
+            pa.table(
+                {
+                    "prediction_id": table["prediction_id"],
+                    "id_hash": table["id_hash"],
+                    "ground_truth": pa.array(truth_of(table, flip)),
+                    "timestamp": pa.array([arrived] * table.num_rows).cast(MOMENT),
+                    "received_at": pa.array([arrived] * table.num_rows).cast(MOMENT),
+                }
+            ).take(np.random.default_rng(first).permutation(table.num_rows)[:kept]),
+            arrived,
+        )
 
     def at_hour(self, hour: int) -> datetime:
         """Move the clock to an hour of the stream."""
