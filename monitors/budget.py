@@ -1,4 +1,4 @@
-"""What becomes a verdict: the alarm budget split by Holm's method over a monitor's results, or fixed thresholds."""
+"""What becomes a verdict: an alarm budget split by Holm's method over the results, thresholds, or SageMaker's rules."""
 
 from __future__ import annotations
 
@@ -10,13 +10,33 @@ from datetime import timedelta
 from math import isfinite
 from typing import Any
 
-from monitors.contract import Direction, Parameters, Result, Rule, Verdict
+from monitors.contract import Column, Direction, Parameters, Result, Rule, Type, Verdict
 from monitors.null import CALIBRATING
 
 MOST_ALPHA = 0.05
 """No window is judged at more than this, however generous the budget."""
 CALIBRATING_SHARE = 0.1
 """The part of alpha at which a result is judged that has to assume independent rows."""
+
+REQUIRED_SHARE = 0.5
+SAGEMAKER_NAMES = frozenset(
+    {
+        "evaluate_constraints",
+        "emit_metrics",
+        "datatype_check_threshold",
+        "domain_content_threshold",
+        "distribution_constraints",
+    }
+)
+SAGEMAKER_DISTANCES = frozenset(
+    {
+        "perform_comparison",
+        "comparison_threshold",
+        "comparison_method",
+        "categorical_comparison_threshold",
+        "categorical_drift_method",
+    }
+)
 
 _UNITS = {
     "h": timedelta(hours=1),
@@ -47,6 +67,10 @@ class Policy(ABC):
     def prepared(self, parameters: Parameters) -> Parameters:
         """Return the parameters with which the kind must measure for this policy to judge."""
         return parameters
+
+    def thresholds_of(self, metric: str, column: Column) -> dict[str, float]:  # noqa: ARG002 - a budget has none
+        """Return the fixed thresholds that a column is judged by, by metric; ``metric`` is what decides on it."""
+        return {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +129,11 @@ class ThresholdPolicy(Policy):
         document = parameters.model_dump(by_alias=True)
         return type(parameters).model_validate(document | {"also": list(dict.fromkeys([*document["also"], *named]))})
 
+    def thresholds_of(self, metric: str, column: Column) -> dict[str, float]:  # noqa: ARG002 - any may have one
+        """Return the thresholds that hold for a column, those of its name before those of all."""
+        named = ((name.partition(":"), value) for name, value in sorted(self.thresholds.items()))
+        return {name: value for (name, _, feature), value in named if feature in ("", column.label)}
+
     def _judged(self, result: Result) -> Result:
         if result.value is None or result.rule is not None:
             return result
@@ -121,10 +150,90 @@ class ThresholdPolicy(Policy):
         )
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SageMakerPolicy(Policy):
+    """Judge by the rules of a Model Monitor constraints file, its ``monitoring_config``.
+
+    Numbers by ``ks`` (Simple) or ``linf_robust`` (Robust), categories by ``linf``, ``linf_robust`` or, ChiSquared, by
+    the p-value of ``sagemaker_chisquared``, which violates below the threshold. Of data quality completeness against
+    the baseline's own, types and unknown categories by a share: from 0.5 on it is the share that must match, below it
+    is what may differ (older files say 1.0 and mean all, newer ones 0.1 and mean a tenth; the note says which).
+    """
+
+    numeric: str = "ks"
+    categorical: str = "linf"
+    numeric_threshold: float = 0.1
+    categorical_threshold: float = 0.1
+    datatype_threshold: float = 0.1
+    domain_threshold: float = 0.1
+    compares: bool = True
+    evaluates: bool = True
+
+    def prepared(self, parameters: Parameters) -> Parameters:
+        """Return the parameters with SageMaker's distances as what decides; per-column methods give way to them."""
+        if "methods" not in type(parameters).model_fields:
+            return parameters
+        methods = {"numeric": self.numeric, "categorical": self.categorical}
+        document = parameters.model_dump(by_alias=True)
+        return type(parameters).model_validate(document | {"methods": methods})
+
+    def judge(self, results: Sequence[Result], alpha: float) -> list[Result]:  # noqa: ARG002 - spends nothing
+        """Return the results that SageMaker has a rule for judged; all others without a verdict are only shown."""
+        return [self._judged(result) for result in results]
+
+    def thresholds_of(self, metric: str, column: Column) -> dict[str, float]:
+        """Return the threshold of the column's distance."""
+        threshold = self.threshold(metric, column.type)
+        return {} if threshold is None else {metric: threshold}
+
+    def threshold(self, metric: str, type_: Type | None) -> float | None:
+        """Return what a distance of a column is compared with, None where SageMaker has no rule for it."""
+        if not (self.evaluates and self.compares):
+            return None
+        numeric = type_ in (Type.NUMERIC, Type.DATETIME)
+        if metric != (self.numeric if numeric else self.categorical):
+            return None
+        return self.numeric_threshold if numeric else self.categorical_threshold
+
+    def _judged(self, result: Result) -> Result:
+        if result.value is None or result.rule is not None:
+            return result
+        threshold, note = self._rule(result)
+        if threshold is None or result.subject.scale > 1:
+            return _shown_only(result)
+        violated = worse(result.value, threshold, result.direction)
+        return replace(
+            result,
+            decides=True,
+            rule=Rule.SAGEMAKER,
+            threshold=threshold,
+            verdict=Verdict.VIOLATED if violated else Verdict.OK,
+            note="; ".join(part for part in (result.note, note) if part),
+        )
+
+    def _rule(self, result: Result) -> tuple[float | None, str]:
+        if not self.evaluates:
+            return None, ""
+        if result.metric == "completeness":
+            return result.baseline_value, ""
+        if result.metric == "wrong_type":
+            return _tolerance("datatype_check_threshold", self.datatype_threshold)
+        if result.metric == "new_categories":
+            return _tolerance("domain_content_threshold", self.domain_threshold)
+        return self.threshold(result.metric, result.type), ""
+
+
+def _tolerance(name: str, value: float) -> tuple[float, str]:
+    """Return the share that may differ, and how SageMaker's number was read."""
+    if value >= REQUIRED_SHARE:
+        return 1.0 - value, f"{name} {value:g} is read as the share that must match"
+    return value, f"{name} {value:g} is read as the share that may differ"
+
+
 def parse_policy(document: Mapping[str, Any]) -> Policy:
     """Return the policy of a monitor's ``policy`` member; an empty one is the budget in equal shares.
 
-    Raises PolicyInvalidError, for SageMaker's rules too: they are not available yet.
+    Raises PolicyInvalidError.
     """
     if not document:
         return BudgetPolicy()
@@ -133,13 +242,54 @@ def parse_policy(document: Mapping[str, Any]) -> Policy:
             f"a policy is one of budget, threshold or sagemaker, not {', '.join(sorted(document))}"
         )
     ((name, body),) = document.items()
-    if name == "sagemaker":
-        raise PolicyInvalidError("SageMaker's rules are not available yet; use a budget or a threshold policy")
-    if name not in ("budget", "threshold"):
-        raise PolicyInvalidError(f"there is no policy {name}; there are budget and threshold")
+    parse = {"budget": _budget, "threshold": _thresholds, "sagemaker": _sagemaker}.get(name)
+    if parse is None:
+        raise PolicyInvalidError(f"there is no policy {name}; there are budget, threshold and sagemaker")
     if not isinstance(body, Mapping):
         raise PolicyInvalidError(f"the policy {name} must be an object")
-    return _budget(body) if name == "budget" else _thresholds(body)
+    return parse(body)
+
+
+def _sagemaker(body: Mapping[str, Any]) -> SageMakerPolicy:
+    """Return the policy of a ``monitoring_config``, with Model Monitor's defaults for what it leaves out."""
+    config = body.get("monitoring_config", body)
+    distances = config.get("distribution_constraints", {}) if isinstance(config, Mapping) else None
+    if not isinstance(config, Mapping) or not isinstance(distances, Mapping):
+        raise PolicyInvalidError("a sagemaker policy is the monitoring_config of a constraints file, an object")
+    _known(config, SAGEMAKER_NAMES, "monitoring_config")
+    _known(distances, SAGEMAKER_DISTANCES, "distribution_constraints")
+    robust = _choice(distances, "comparison_method", ("Simple", "Robust")) == "Robust"
+    chisquared = _choice(distances, "categorical_drift_method", ("LInfinity", "ChiSquared")) == "ChiSquared"
+    numeric = _share(distances, "comparison_threshold", 0.1)
+    return SageMakerPolicy(
+        numeric="linf_robust" if robust else "ks",
+        categorical="sagemaker_chisquared" if chisquared else "linf_robust" if robust else "linf",
+        numeric_threshold=numeric,
+        categorical_threshold=_share(distances, "categorical_comparison_threshold", numeric),
+        datatype_threshold=_share(config, "datatype_check_threshold", 0.1),
+        domain_threshold=_share(config, "domain_content_threshold", 0.1),
+        compares=_choice(distances, "perform_comparison", ("Enabled", "Disabled")) == "Enabled",
+        evaluates=_choice(config, "evaluate_constraints", ("Enabled", "Disabled")) == "Enabled",
+    )
+
+
+def _known(body: Mapping[str, Any], names: frozenset[str], where: str) -> None:
+    if unknown := set(body) - names:
+        raise PolicyInvalidError(f"{where} has no {', '.join(sorted(unknown))}; it has {', '.join(sorted(names))}")
+
+
+def _choice(body: Mapping[str, Any], name: str, values: tuple[str, ...]) -> str:
+    value = body.get(name, values[0])
+    if value not in values:
+        raise PolicyInvalidError(f"{name} must be {' or '.join(values)}, not {value!r}")
+    return str(value)
+
+
+def _share(body: Mapping[str, Any], name: str, default: float) -> float:
+    value = body.get(name, default)
+    if not _number(value) or not 0 <= value <= 1:
+        raise PolicyInvalidError(f"{name} must be a number from 0 to 1, not {value!r}")
+    return float(value)
 
 
 def _budget(body: Mapping[str, Any]) -> BudgetPolicy:

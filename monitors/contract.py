@@ -143,6 +143,8 @@ class Result:
     unit: str = ""
     note: str = ""
     by: str = ""
+    type: Type | None = None
+    """The type of the column that it is about, where a policy's rules depend on it."""
 
     def __post_init__(self) -> None:
         """Refuse a result that has both or neither of a finite value and a reason."""

@@ -187,7 +187,7 @@ def measure_column(comparison: Comparison, column: Column, scale: int, parameter
     for statistic in parameters.shown(column):
         shown = _result(statistic, subject, pair, null, note)
         results.append(replace(shown, decides=False, verdict=None))
-    return results
+    return [replace(result, type=column.type) for result in results]
 
 
 def shown_value(

@@ -369,7 +369,7 @@ def _trial(session: Session, parts: Assembly, model: ModelRow, body: MonitorBody
     row = MonitorRow(uid="", model_id=model.id, created_at=parts.clock.now(), revision=1, **kept)
     kind = kind_named(body.kind)
     policy = budget.parse_policy(body.policy)
-    parameters = parameters_of(kind, body.parameters)
+    parameters = policy.prepared(parameters_of(kind, body.parameters))
     grid = windows.grid_of(body.schedule, body.window, body.offset)
     version = None if model.active_version_id is None else session.get(VersionRow, model.active_version_id)
     columns = [] if version is None else _subjects(baselines.columns(session, version), kind, parameters)
@@ -387,7 +387,7 @@ def _trial(session: Session, parts: Assembly, model: ModelRow, body: MonitorBody
     else:
         alpha = None
     sizes = _sizes(session, version, grid)
-    answer["subjects"] = [_subject(column, parameters, body.policy, alpha, len(columns), sizes) for column in columns]
+    answer["subjects"] = [_subject(column, parameters, policy, alpha, len(columns), sizes) for column in columns]
     answer["n_baseline"], answer["n_window"] = sizes
     return answer
 
@@ -421,7 +421,7 @@ def _sizes(session: Session, version: VersionRow | None, grid: windows.Grid) -> 
 def _subject(
     column: Column,
     parameters: Parameters,
-    policy: Mapping[str, Any],
+    policy: budget.Policy,
     alpha: float | None,
     subjects: int,
     sizes: tuple[int | None, int | None],
@@ -433,12 +433,7 @@ def _subject(
     metric = parameters.deciding(column).name
     told["metric"], told["min_effect"] = metric, parameters.least_effect(column, 1)
     if alpha is None:
-        thresholds = policy.get("threshold", {})
-        told["thresholds"] = {
-            name.partition(":")[0]: value
-            for name, value in thresholds.items()
-            if ":" not in name or name.partition(":")[2] == column.label
-        }
+        told["thresholds"] = policy.thresholds_of(metric, column)
         return told
     told["alpha"] = alpha / subjects
     n_baseline, n_window = sizes

@@ -167,7 +167,7 @@ def test_no_policy_is_the_budget_in_equal_shares() -> None:
 @pytest.mark.parametrize(
     ("document", "told"),
     [
-        ({"sagemaker": {}}, "not available yet"),
+        ({"sagemaker": {"magic": 1}}, "monitoring_config has no magic"),
         ({"magic": {}}, "there is no policy magic"),
         ({"budget": {}, "threshold": {"psi": 1}}, "one of"),
         ({"budget": {"share": 0}}, "share"),

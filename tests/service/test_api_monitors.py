@@ -112,7 +112,7 @@ def test_the_window_is_the_period_of_the_schedule_unless_it_is_named(client: Tes
         ({"parameters": {"methods": {"age": "tarot"}}}, "/parameters"),
         ({"policy": {"budget": {"share": 2}}}, "/policy"),
         ({"policy": {"threshold": {}}}, "/policy"),
-        ({"policy": {"sagemaker": {}}}, "/policy"),
+        ({"policy": {"sagemaker": {"magic": 1}}}, "/policy"),
         ({"policy": {"budget": {}, "threshold": {"psi": 1}}}, "/policy"),
         ({"versions": "some"}, "/versions"),
         ({"baseline": "absent"}, "/baseline"),
