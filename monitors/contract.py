@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
-from typing import TYPE_CHECKING, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -361,6 +361,29 @@ class SampledBias(BiasMetric):
         """Return the metric and its standard error; not finite where it is undefined."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class RowStatistic(ABC):
+    """A distance or test of one column's rows, computed by another library in the worker process; found by discovery.
+
+    ``task`` is the worker's task, ``method`` what the library calls it. It is given the row samples, at most
+    ``most_rows`` of each and where ``equal`` as many of one as of the other. It has no null: it is shown, or judged by
+    thresholds, ``threshold`` being the customary one.
+    """
+
+    contract: ClassVar[int]
+    name: ClassVar[str]
+    method: ClassVar[str]
+    task: ClassVar[str]
+    source: ClassVar[str]
+    unit: ClassVar[str] = ""
+    direction: ClassVar[Direction] = Direction.HIGHER_IS_WORSE
+    types: ClassVar[frozenset[Type]]
+    threshold: ClassVar[float]
+    null: ClassVar[bool] = False
+    equal: ClassVar[bool] = False
+    most_rows: ClassVar[int] = 10_000
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Arrivals:
     """How much came, and when: what volume and freshness are judged on, empty windows included.
@@ -420,6 +443,14 @@ def _no_buckets() -> Sequence[Profile]:
     return ()
 
 
+class WorkNotDoneError(Exception):
+    """Work that was handed to the worker process came to no answer; the message is a sentence for the result."""
+
+
+def _no_work(_task: str, _document: Mapping[str, Any], _tables: Mapping[str, pa.Table]) -> Mapping[str, Any]:
+    raise WorkNotDoneError("there is no worker process here")
+
+
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
     """All that a monitor may look at: one window of one version and what it is compared with.
@@ -431,6 +462,8 @@ class Comparison:
     tables in the lake's columns (``features.age``, ``prediction``, ``score``, ``ground_truth``, …) without protected
     attributes, read when they are asked for; None where there are none. ``buckets()`` are the profiles of the window's
     hours (days where it is longer than a week), those without rows left out.
+    ``work(task, document, tables)`` has a task of the worker process done and returns its document; what other
+    libraries compute comes from there. It raises WorkNotDoneError.
     """
 
     columns: Sequence[Column]
@@ -446,6 +479,7 @@ class Comparison:
     rows: Callable[[], pa.Table | None] = _no_rows
     baseline_rows: Callable[[], pa.Table | None] = _no_rows
     buckets: Callable[[], Sequence[Profile]] = _no_buckets
+    work: Callable[[str, Mapping[str, Any], Mapping[str, pa.Table]], Mapping[str, Any]] = _no_work
 
     @property
     def window(self) -> Profile:

@@ -13,8 +13,9 @@ from typing import TypeVar
 from monitors import fairness as fairness_package
 from monitors import kinds as kinds_package
 from monitors import metrics as metrics_package
+from monitors import row_statistics as rows_package
 from monitors import statistics as statistics_package
-from monitors.contract import CONTRACT_VERSION, BiasMetric, BinnedStatistic, Kind, Metric
+from monitors.contract import CONTRACT_VERSION, BiasMetric, BinnedStatistic, Kind, Metric, RowStatistic
 
 METRICS, MONITORS = "plumbline.metrics", "plumbline.monitors"
 
@@ -45,6 +46,12 @@ def statistics() -> dict[str, BinnedStatistic]:
 
 
 @cache
+def row_statistics() -> dict[str, RowStatistic]:
+    """Return every statistic of the rows themselves, by name."""
+    return {name: found() for name, (found, _) in _row_statistics().items()}
+
+
+@cache
 def metrics() -> dict[str, Metric]:
     """Return every metric of predictions against ground truth with its default options, by name."""
     return {name: found() for name, (found, _) in _metrics().items()}
@@ -64,7 +71,7 @@ def kinds() -> dict[str, Kind]:
 
 def by(name: str) -> str:
     """Return the distribution and version that a statistic, metric or kind comes from, "" where it is one of ours."""
-    for found in (_statistics(), _metrics(), _bias_metrics(), _kinds()):
+    for found in (_statistics(), _row_statistics(), _metrics(), _bias_metrics(), _kinds()):
         if name in found:
             return found[name][1]
     return ""
@@ -72,20 +79,27 @@ def by(name: str) -> str:
 
 def refused() -> tuple[Refused, ...]:
     """Return the plug-ins that are not used, with the reasons; the service works without them."""
-    _statistics(), _metrics(), _bias_metrics(), _kinds()
+    _statistics(), _row_statistics(), _metrics(), _bias_metrics(), _kinds()
     return tuple(_refused[place] for place in sorted(_refused))
 
 
 def forget() -> None:
     """Look again at the next call: packages or entry points have changed."""
-    for cached in (statistics, metrics, bias_metrics, kinds, _statistics, _metrics, _bias_metrics, _kinds):
+    for cached in (statistics, row_statistics, metrics, bias_metrics, kinds):
         cached.cache_clear()
+    for looked_at in (_statistics, _row_statistics, _metrics, _bias_metrics, _kinds):
+        looked_at.cache_clear()
     _refused.clear()
 
 
 @cache
 def _statistics() -> dict[str, tuple[type[BinnedStatistic], str]]:
     return named(BinnedStatistic, statistics_package, METRICS)  # type: ignore[type-abstract]
+
+
+@cache
+def _row_statistics() -> dict[str, tuple[type[RowStatistic], str]]:
+    return named(RowStatistic, rows_package, METRICS)
 
 
 @cache

@@ -11,7 +11,19 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from monitors import discovery
-from monitors.contract import BinnedStatistic, Column, Comparison, Counts, Parameters, Result, Subject, Type, Verdict
+from monitors.contract import (
+    BinnedStatistic,
+    Column,
+    Comparison,
+    Counts,
+    Parameters,
+    Result,
+    RowStatistic,
+    Subject,
+    Type,
+    Verdict,
+    WorkNotDoneError,
+)
 from monitors.layout import CategoryLayout, NumericLayout
 from monitors.null import ENOUGH_BLOCKS, Null, gathered, merged_bins
 from monitors.profile import CategoryProfile, NumericProfile
@@ -60,7 +72,7 @@ class DriftParameters(Parameters):
 
     @model_validator(mode="after")
     def _known(self) -> DriftParameters:
-        known = discovery.statistics()
+        known = discovery.statistics() | discovery.row_statistics()
         for name in (*self.methods.values(), *self.also, *self.options):
             if name not in known:
                 raise ValueError(f"there is no statistic {name}; there are {', '.join(known)}")
@@ -79,23 +91,23 @@ class DriftParameters(Parameters):
         """Return the parameters of a drift monitor; bare ``Parameters`` mean the defaults."""
         return parameters if isinstance(parameters, cls) else cls.model_validate(parameters.model_dump())
 
-    def statistic(self, name: str) -> BinnedStatistic:
+    def statistic(self, name: str) -> BinnedStatistic | RowStatistic:
         """Return a statistic with the options that were set."""
-        found = discovery.statistics()[name]
+        found = discovery.statistics().get(name) or discovery.row_statistics()[name]
         options = self.options.get(name)
         return replace(found, **options) if options else found
 
     def without_null(self) -> Sequence[str]:
         """Return the statistics that are to decide and have no p-value."""
-        known = discovery.statistics()
+        known = discovery.statistics() | discovery.row_statistics()
         return [name for name in dict.fromkeys(self.methods.values()) if not known[name].null]
 
-    def deciding(self, column: Column) -> BinnedStatistic:
+    def deciding(self, column: Column) -> BinnedStatistic | RowStatistic:
         """Return the one statistic that decides on a column."""
         family = family_of(column)
         return self.statistic(self.methods.get(column.label) or self.methods.get(family) or DECIDES[family])
 
-    def shown(self, column: Column) -> list[BinnedStatistic]:
+    def shown(self, column: Column) -> list[BinnedStatistic | RowStatistic]:
         """Return the other statistics asked for that are for the column's type."""
         deciding = self.deciding(column).name
         names = [name for name in dict.fromkeys(self.also) if name != deciding]
@@ -139,6 +151,7 @@ def measure_columns(comparison: Comparison, columns: Sequence[Column], parameter
     for scale in sorted(comparison.scales):
         for column in chosen:
             results += measure_column(comparison, column, scale, parameters)
+    results += measure_rows(comparison, chosen, parameters)
     if isinstance(parameters.features, list):
         labels = {column.label for column in columns}
         for name in parameters.features:
@@ -155,6 +168,27 @@ def measure_column(comparison: Comparison, column: Column, scale: int, parameter
     shown and not counted; too few rows in this window give one that is.
     """
     deciding = parameters.deciding(column)
+    shown = [found for found in parameters.shown(column) if isinstance(found, BinnedStatistic)]
+    if isinstance(deciding, RowStatistic):
+        if not shown or column.type in (Type.TEXT, Type.EMBEDDING):
+            return []
+        return [
+            replace(result, decides=False, verdict=None)
+            for result in _measured(comparison, column, scale, parameters, shown)
+        ]
+    first, *others = _measured(comparison, column, scale, parameters, [deciding, *shown])
+    return [first, *(replace(result, decides=False, verdict=None) for result in others)]
+
+
+def _measured(
+    comparison: Comparison,
+    column: Column,
+    scale: int,
+    parameters: DriftParameters,
+    statistics: Sequence[BinnedStatistic],
+) -> list[Result]:
+    """Return statistics of one column that share a null, or for the first of them the reason why there is none."""
+    deciding = statistics[0]
     subject = Subject(feature=column.label, scale=scale)
     pair = _Pair.of(comparison, column, scale)
     reason = _never(pair, column, deciding, parameters)
@@ -180,14 +214,90 @@ def measure_column(comparison: Comparison, column: Column, scale: int, parameter
     if scale > 1 and not null.enough:
         reason = f"a scale of {scale} windows needs {ENOUGH_BLOCKS} quiet blocks, {null.quiet_blocks} have rows enough"
         return [_without(deciding, subject, reason, pair, counted=False)]
-    own = parameters.statistic(DECIDES[family_of(column)])
+    own = discovery.statistics()[DECIDES[family_of(column)]]
     note = null.note if null.enough or not comparison.blocks_reason else f"{null.note}; {comparison.blocks_reason}"
     least = parameters.least_effect(column, scale)
     results = [_result(deciding, subject, pair, null, note, effect=null.effect(own), min_effect=least)]
-    for statistic in parameters.shown(column):
-        shown = _result(statistic, subject, pair, null, note)
-        results.append(replace(shown, decides=False, verdict=None))
+    results += [_result(statistic, subject, pair, null, note) for statistic in statistics[1:]]
     return [replace(result, type=column.type) for result in results]
+
+
+def measure_rows(comparison: Comparison, columns: Sequence[Column], parameters: DriftParameters) -> list[Result]:
+    """Return what other libraries compute of the row samples, all columns in one piece of work for each task."""
+    asked: dict[str, list[tuple[Column, RowStatistic, bool]]] = {}
+    for column in columns:
+        deciding = parameters.deciding(column)
+        for statistic in (deciding, *parameters.shown(column)):
+            if isinstance(statistic, RowStatistic):
+                asked.setdefault(statistic.task, []).append((column, statistic, statistic is deciding))
+    results: list[Result] = []
+    for task, wanted in asked.items():
+        results += _worked(comparison, task, wanted)
+    return results
+
+
+def _worked(comparison: Comparison, task: str, wanted: Sequence[tuple[Column, RowStatistic, bool]]) -> list[Result]:
+    """Return what one task of the worker process says of the columns, or why it says nothing."""
+    old, new = comparison.baseline_rows(), comparison.rows()
+    if old is None or new is None:
+        reason = "the baseline keeps no rows" if old is None else "the window has no rows"
+        return [_of_rows(column, statistic, decides, {"error": reason}) for column, statistic, decides in wanted]
+    held = [
+        (column, statistic)
+        for column, statistic, _ in wanted
+        if column.type in statistic.types and column.name in old.column_names and column.name in new.column_names
+    ]
+    names = list(dict.fromkeys(column.name for column, _ in held))
+    document = {
+        "seed": int(comparison.generator(task, Subject()).integers(2**31)),
+        "asked": [
+            {
+                "column": column.name,
+                "type": column.type.value,
+                "method": statistic.method,
+                "most_rows": statistic.most_rows,
+                "equal": statistic.equal,
+            }
+            for column, statistic in held
+        ],
+    }
+    scores: list[Mapping[str, Any]] = []
+    try:
+        if held:
+            tables = {"baseline": old.select(names), "window": new.select(names)}
+            scores = list(comparison.work(task, document, tables)["scores"])
+    except WorkNotDoneError as error:
+        scores = [{"error": str(error)}] * len(held)
+    answers = dict(zip([(column.name, statistic.name) for column, statistic in held], scores, strict=True))
+    return [
+        _of_rows(column, statistic, decides, answers.get((column.name, statistic.name)))
+        for column, statistic, decides in wanted
+    ]
+
+
+def _of_rows(column: Column, statistic: RowStatistic, decides: bool, told: Mapping[str, Any] | None) -> Result:
+    """Return a score of the rows, or the reason that came instead; one never to be had is not counted."""
+    never = column.type not in statistic.types
+    reason = f"{statistic.name} is not for {column.type} columns" if never else "the rows do not hold this column"
+    found = told or {"error": reason}
+    score = found.get("score")
+    counted = decides and told is not None and not never
+    n_baseline, n_window = int(found.get("n_baseline", 0)), int(found.get("n_window", 0))
+    return Result(
+        metric=statistic.name,
+        subject=Subject(feature=column.label),
+        value=score,
+        reason="" if score is not None else str(found["error"]),
+        verdict=Verdict.NOT_MEASURED if counted else None,
+        decides=counted,
+        direction=statistic.direction,
+        n_window=n_window,
+        n_baseline=n_baseline,
+        unit=statistic.unit,
+        note=f"of {n_window} rows against {n_baseline}" if score is not None else "",
+        type=column.type,
+        by=discovery.by(statistic.name),
+    )
 
 
 def shown_value(

@@ -12,6 +12,7 @@ from hashlib import blake2b
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import structlog
 import zstandard
 from sqlalchemy import func, insert, select, update
@@ -20,7 +21,7 @@ from sqlalchemy.orm import Session
 
 from monitors import budget, discovery
 from monitors.blocks import Blocks
-from monitors.contract import Arrivals, Comparison, Kind, Result, Subject, Verdict
+from monitors.contract import Arrivals, Comparison, Kind, Result, Subject, Verdict, WorkNotDoneError
 from monitors.layout import Layout
 from monitors.null import ENOUGH_BLOCKS
 from monitors.performance import label_coverage
@@ -49,6 +50,7 @@ from service.tables import (
 )
 from service.windows import Grid
 from service.words import DAY, HOUR, Span, bucket_of, bucket_start, derived_id, format_time
+from service.worker import Limits, Worker, WorkFailed
 
 SCALES = (1, 7, 28)
 LABELS: Mapping[str, Any] = {"delay": "30d", "min_coverage": 0.8, "min_rows": 100}
@@ -59,6 +61,8 @@ ATTEMPTS = 2
 """A run that fails so often stays failed."""
 CRASHES = 5
 WAITING = "waiting_for_labels"
+WORK_SECONDS = 240.0
+"""What a run may spend in the worker process at a time."""
 BLIND_AFTER = 3
 FAILING_AFTER = 2
 RECENT = 30
@@ -79,6 +83,7 @@ class Workshop:
     clock: Clock
     settings: Settings
     software: str
+    worker: Worker
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -464,7 +469,19 @@ def compared(session: Session, workshop: Workshop, due: Due, known: Measured) ->
         rows=lambda: workshop.profiles.sample(session, due.version, due.window, labels=True),
         baseline_rows=lambda: baselines.sample(workshop.lake, baseline),
         buckets=lambda: workshop.profiles.buckets(session, due.version, layout.number, due.window, labels=labels),
+        work=lambda task, document, tables: handed_over(workshop, task, document, tables),
     )
+
+
+def handed_over(
+    workshop: Workshop, task: str, document: Mapping[str, Any], tables: Mapping[str, pa.Table]
+) -> Mapping[str, Any]:
+    """Have a task done in the worker process; what goes wrong there is a WorkNotDoneError."""
+    try:
+        answer, _ = workshop.worker.call(task, document, tables=tables, limits=Limits(seconds=WORK_SECONDS))
+    except WorkFailed as problem:
+        raise WorkNotDoneError(problem.detail or problem.title) from problem
+    return answer
 
 
 def generators(due: Due) -> Callable[[str, Subject], np.random.Generator]:

@@ -109,6 +109,7 @@ class Scheduler:
             clock=assembly.clock,
             settings=assembly.settings,
             software=assembly.software,
+            worker=assembly.worker,
         )
         self._jobs: BackgroundScheduler | None = None
         self._stopping = threading.Event()

@@ -19,7 +19,8 @@ class KullbackLeibler(BinnedStatistic):
 
     def value(self, baseline: Counts, window: Counts, positions: Counts | None = None) -> Counts:
         """Return the divergence, shape (...,), of counts of shape (..., bins)."""
-        expected, actual = self.shares(baseline), self.shares(window)
+        held = baseline + window > 0
+        expected, actual = self.shares(baseline) * held, self.shares(window) * held
         expected = expected / expected.sum(axis=-1, keepdims=True)
         actual = actual / actual.sum(axis=-1, keepdims=True)
         return np.asarray(rel_entr(expected, actual).sum(axis=-1))

@@ -10,7 +10,7 @@ from fastapi import APIRouter
 from pydantic import TypeAdapter
 
 from monitors import discovery
-from monitors.contract import BinnedStatistic, Kind, Metric
+from monitors.contract import BinnedStatistic, Kind, Metric, RowStatistic
 from service import webhooks
 from service.api.depends import Reader, listed
 from service.api.monitors import MonitorBody
@@ -52,7 +52,7 @@ def _kind(name: str, kind: Kind) -> dict[str, Any]:
     }
 
 
-def _options(thing: BinnedStatistic | Metric) -> dict[str, Any]:
+def _options(thing: BinnedStatistic | RowStatistic | Metric) -> dict[str, Any]:
     options = {
         field.name: {**TypeAdapter(type(field.default)).json_schema(), "default": field.default}
         for field in dataclasses.fields(thing)
@@ -74,6 +74,22 @@ def _statistic(name: str, statistic: BinnedStatistic) -> dict[str, Any]:
         "source": statistic.source,
         "by": discovery.by(name) or None,
         "example": {"policy": {"threshold": {name: 0.2}}, "parameters": {"also": [name]}},
+    }
+
+
+def _row_statistic(name: str, statistic: RowStatistic) -> dict[str, Any]:
+    return {
+        "name": name,
+        "description": _told(type(statistic)),
+        "unit": statistic.unit,
+        "direction": statistic.direction.value,
+        "types": sorted(kind.value for kind in statistic.types),
+        "threshold": statistic.threshold,
+        "rows": statistic.most_rows,
+        "parameters": _options(statistic),
+        "source": statistic.source,
+        "by": discovery.by(name) or None,
+        "example": {"policy": {"threshold": {name: statistic.threshold}}, "parameters": {"also": [name]}},
     }
 
 
@@ -131,6 +147,7 @@ def monitors(principal: Reader) -> dict[str, object]:  # noqa: ARG001 - the scop
 def metrics(principal: Reader) -> dict[str, object]:  # noqa: ARG001 - the scope is declared by it
     """List the statistics of columns and the metrics against ground truth; `refused` cannot be used, and why."""
     found = {name: _statistic(name, statistic) for name, statistic in discovery.statistics().items()}
+    found |= {name: _row_statistic(name, statistic) for name, statistic in discovery.row_statistics().items()}
     found |= {name: _metric(name, metric) for name, metric in discovery.metrics().items()}
     return listed([entry for _, entry in sorted(found.items())], None) | _refused(discovery.METRICS)
 

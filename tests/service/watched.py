@@ -16,6 +16,7 @@ from service.scheduler import Scheduler
 from service.tables import AlertRow, DeliveryRow, ModelRow, MonitorRow, ReplayRow, RunRow
 from service.webhooks import Sender
 from service.words import Span, new_id
+from service.worker import Worker
 from tests.service.records import HOUR, MOMENT, SECRET, START, Shop, hours
 
 BASELINE_DAYS = 40
@@ -67,6 +68,7 @@ class Watched(Shop):
     """Whether the baseline's rows have labels, and ground truth is sent with `label`."""
     labels: dict[str, Any] | None = None
     parameters: dict[str, Any] = field(default_factory=dict)
+    worker: Worker = field(default_factory=Worker)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -183,6 +185,7 @@ class Parts:
         self.settings, self.clock, self.database = shop.settings, shop.clock, shop.database
         self.lake, self.sealer, self.profiles, self.sender = shop.lake, shop.sealer, shop.profiles, sender
         self.software = "test"
+        self.worker = shop.worker
 
 
 def day(number: int, length: int = 1) -> Span:

@@ -1,0 +1,76 @@
+"""Evidently's stat tests and its report, run in the worker process: nothing of Evidently is imported anywhere else."""
+
+from __future__ import annotations
+
+import asyncio
+import warnings
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+
+from service.confinement import Answer, Request, TaskRefused
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+MISSING = "Evidently is not installed here: install the extra with pip install 'plumbline-server[evidently]'"
+TYPES = {"numeric": "num", "categorical": "cat", "boolean": "cat", "text": "text"}
+
+
+def prepare() -> None:
+    """Import Evidently, without the event loop that it makes at import: a loop opens sockets, and none is run here."""
+    made = asyncio.new_event_loop
+    asyncio.new_event_loop = asyncio.AbstractEventLoop
+    try:
+        import_module("evidently.legacy.calculations.stattests")
+    except ModuleNotFoundError as error:
+        if error.name != "evidently":
+            raise
+        raise TaskRefused(MISSING) from None
+    finally:
+        asyncio.new_event_loop = made
+
+
+def stat_tests(request: Request) -> Answer:
+    """Compute stat tests of columns, called directly.
+
+    The document's ``asked`` are ``{"column", "type", "method", "most_rows", "equal"}``; the tables are ``baseline`` and
+    ``window`` in the lake's columns. Answers ``scores`` in that order, each ``{"score", "n_baseline", "n_window"}`` or
+    ``{"error"}``.
+    """
+    prepare()
+    from evidently.legacy.calculations.stattests.registry import get_registered_stattest
+    from evidently.legacy.core import ColumnType
+
+    scores = []
+    for asked in request.document["asked"]:
+        kind = ColumnType(TYPES[asked["type"]])
+        old, new = (_values(request.tables[side], asked) for side in ("baseline", "window"))
+        if asked["equal"]:
+            size = min(len(old), len(new))
+            old, new = old.iloc[:size], new.iloc[:size]
+        np.random.seed(int(request.document["seed"]))
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                test = get_registered_stattest(asked["method"], kind)
+                score = float(test(old.copy(), new.copy(), kind, None).drift_score)
+            told: dict[str, Any] = {"score": score} if np.isfinite(score) else {"error": "it is not finite here"}
+        except Exception as error:  # noqa: BLE001 - a test may raise anything about its rows; the result says what
+            told = {"error": " ".join(str(error).split())[:300] or type(error).__name__}
+        scores.append({**told, "n_baseline": len(old), "n_window": len(new)})
+    return {"scores": scores}, {}
+
+
+def _values(table: pa.Table, asked: dict[str, Any]) -> pd.Series:
+    """Return a column's values without missing and infinite ones, at most as many as are asked for."""
+    import pandas as pd
+
+    column = table[asked["column"]].combine_chunks()
+    if asked["type"] == "numeric":
+        numbers = column.cast(pa.float64()).to_numpy(zero_copy_only=False)
+        return pd.Series(numbers[np.isfinite(numbers)][: asked["most_rows"]])
+    texts = [value for value in column.cast(pa.string()).to_pylist() if value is not None]
+    return pd.Series(texts[: asked["most_rows"]], dtype=object)
