@@ -136,6 +136,7 @@ def test_the_pages_show_what_a_plug_in_found(client: TestClient, run: dict[str, 
     assert "above ceiling" in client.get("/models/m/results?range=all").text
 
 
+@pytest.mark.long
 def test_the_common_battery_runs_from_installed_packages(installed: Path, wheel: Path, tmp_path: Path) -> None:
     site = tmp_path / "site"
     zipfile.ZipFile(wheel).extractall(site)
@@ -143,6 +144,7 @@ def test_the_common_battery_runs_from_installed_packages(installed: Path, wheel:
     passed(tmp_path, [tmp_path / "test_battery.py"], site, installed, at_least=12)
 
 
+@pytest.mark.long
 def test_a_statistic_and_a_kind_are_one_file_each_in_the_tree(tmp_path: Path) -> None:
     for name in ("service", "monitors", "explainers", "dashboards", "migrations", "tests"):
         shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
