@@ -300,6 +300,16 @@ def _of_rows(column: Column, statistic: RowStatistic, decides: bool, told: Mappi
     )
 
 
+def column_value(comparison: Comparison, column: Column, statistic: BinnedStatistic) -> float:
+    """Return a statistic of a column's window as a result shows it; NaN where the column cannot be compared."""
+    pair = _Pair.of(comparison, column, 1)
+    if pair is None or not pair.n_baseline or not pair.n_window or (pair.ordered and not pair.spread > 0):
+        return float("nan")
+    return shown_value(
+        statistic, pair.baseline, pair.window, ordered=pair.ordered, places=pair.places, values=pair.values
+    )
+
+
 def shown_value(
     statistic: BinnedStatistic,
     baseline: Counts,
