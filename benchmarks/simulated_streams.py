@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
 from scipy.special import ndtr, ndtri
-from scipy.stats import chi2
+from scipy.stats import binom, chi2
 
 from monitors import discovery
 from monitors.blocks import Blocks
@@ -31,6 +31,7 @@ from monitors.budget import BudgetPolicy, SageMakerPolicy, ThresholdPolicy, wind
 from monitors.contract import Arrivals, Column, Comparison, Result, Role, Subject, Type, Verdict
 from monitors.drift import DriftParameters, column_value, measure_columns
 from monitors.layout import CategoryLayout, Layout, NumericLayout
+from monitors.null import Null
 from monitors.profile import CategoryProfile, NumericProfile, Profile
 
 DAYS, NUMBERS, CATEGORIES = 365, 40, 10
@@ -356,6 +357,46 @@ def shifts(repeats: int, seed: int, processes: int) -> bool:
     return verdict(f"0.5 sd is found in a median of {slowest:g} days, at most 7", slowest <= 7)
 
 
+def weekly_null(
+    choice: str, generator: np.random.Generator, shift: float, weeks: int = 26, weekend: float = 0.5
+) -> Null:
+    """Return the null of a day whose weekends lie half a standard deviation higher, compared as a monitor may choose.
+
+    Days have a day effect too. ``seasonal`` compares with the same day of the week in every week of the baseline,
+    ``rolling`` with the 28 days before, ``active`` with all of them; each has these days as its blocks.
+    """
+    days = 7 * weeks + int(generator.integers(7)) + 1
+    means = DAY_EFFECT * generator.normal(size=days) + weekend * (np.arange(days) % 7 >= 5)
+    means[-1] += shift
+    counts = np.array(
+        [generator.multinomial(ROWS, np.diff(ndtr(EDGES - mean), prepend=0.0, append=1.0)) for mean in means]
+    )
+    chosen = {"active": counts[:-1], "rolling": counts[-29:-1], "seasonal": counts[:-1][(days - 1) % 7 :: 7]}[choice]
+    old, new = chosen.sum(axis=0).astype(np.float64), counts[-1].astype(np.float64)
+    spread = np.sqrt(old @ np.square(MEANS) / old.sum() - (old @ MEANS / old.sum()) ** 2)
+    places = (old + new) * MEANS / spread
+    return Null(old, new, generator, ordered=True, places=places, blocks=csr_array(chosen), least=30)
+
+
+def weekly_season(repeats: int, seed: int) -> bool:
+    """Print how often a quiet day alarms where weekends differ, and how often half a deviation is found."""
+    print(f"\nWeekends lie 0.5 sd higher, {repeats} days: alarms in per cent at 5 / 1 %, quiet and shifted by 0.5 sd")
+    print(f"{'baseline':<12}{'quiet':>14}{'shifted':>14}")
+    statistic, levels = discovery.statistics()["wasserstein"], np.array([0.05, 0.01])
+    good = True
+    for choice in ("active", "rolling", "seasonal"):
+        rates = []
+        for shift in (0.0, 0.5):
+            generator = np.random.default_rng([seed, 3, int(10 * shift)])
+            nulls = (weekly_null(choice, generator, shift) for _ in range(repeats))
+            rates.append(np.mean([null.p_value(statistic) <= levels for null in nulls], axis=0))
+        print(f"{choice:<12}" + "".join(f"{' / '.join(f'{100 * rate:.1f}' for rate in row):>14}" for row in rates))
+        limit = float(binom.ppf(0.999, repeats, 0.069)) / repeats
+        text = f"{choice}: quiet days alarm in {100 * rates[0][0]:.1f} % at 5 %, at most {100 * limit:.1f} %"
+        good &= verdict(text, bool(rates[0][0] <= limit))
+    return good
+
+
 def verdict(text: str, passed: bool) -> bool:
     """Print a line of the verdict."""
     print(f"{'PASS' if passed else 'FAIL'}  {text}", flush=True)
@@ -366,6 +407,7 @@ def parts(full: bool, seed: int, processes: int) -> Iterator[Callable[[], bool]]
     """Yield what is simulated, in the order that it is told."""
     yield partial(quiet_years, 40 if full else 2, 8 if full else 1, seed, processes)
     yield partial(shifts, 40 if full else 8, seed, processes)
+    yield partial(weekly_season, 1000 if full else 150, seed)
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -9,7 +9,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from threading import Lock
 from typing import Any
 
@@ -38,6 +38,8 @@ LEAST_BLOCKS = 20
 """Fewer blocks say too little about how much quiet windows differ."""
 BATCH = 65_536
 FIRST_MONDAY = EPOCH + 4 * DAY
+WEEK = 7 * DAY
+MICROSECOND = timedelta(microseconds=1)
 _KEPT_PROFILES = 32
 
 
@@ -626,6 +628,33 @@ def blocks(session: Session, lake: Lake, row: BaselineRow, layout_now: Layout, h
     if len(found) < LEAST_BLOCKS:
         return None, f"calibrating: {len(found)} of {LEAST_BLOCKS} blocks of {hours} h in baseline {row.name!r}"
     return found, ""
+
+
+def season(lake: Lake, row: BaselineRow, layout_now: Layout, window: Span) -> tuple[Profile, Blocks] | str:
+    """Return a baseline's rows of the same hours of the week as a window: their profile, and a block for each week.
+
+    Returns the reason instead where the baseline has no order in time, or fewer than 20 such weeks.
+    """
+    if row.starts_at is None or row.ends_at is None or not row.ordered:
+        return f"baseline {row.name!r} is not in order of time"
+    slack = max(0.02 * window.length, 1.01 * (row.ends_at - row.starts_at) / max(row.rows - 1, 1))
+    first = window.start - (window.start - row.starts_at + slack) // WEEK * WEEK
+    weeks = max(0, (row.ends_at + slack - window.length - first) // WEEK + 1)
+    if weeks < LEAST_BLOCKS:
+        return f"baseline {row.name!r} holds these hours of {weeks} weeks, of {LEAST_BLOCKS}"
+    start, end, week = microseconds(first), microseconds(first + weeks * WEEK), microseconds(EPOCH + WEEK)
+
+    def made() -> tuple[Profile, Blocks]:
+        table = rows_of(lake, row)
+        stamps = np.asarray(table["timestamp"].cast(pa.int64()))
+        inside = (stamps >= start) & (stamps < end) & ((stamps - start) % week < window.length // MICROSECOND)
+        batches = table.filter(pa.array(inside)).combine_chunks().to_batches(BATCH)
+        cut = kernel.block_counts(batches, layout_now, WEEK // HOUR, start, end)
+        return kernel.profile_batches(batches, layout_now), cut
+
+    key = ("season", row.uid, layout_now.fingerprint, start, window.length)
+    found: tuple[Profile, Blocks] = _remembered.get(key, made)
+    return found
 
 
 def _keep_blocks(session: Session, row: BaselineRow, number: int, hours: int, document: bytes) -> None:

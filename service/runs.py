@@ -53,6 +53,9 @@ from service.words import DAY, HOUR, Span, bucket_of, bucket_start, derived_id, 
 from service.worker import Limits, Worker, WorkFailed
 
 SCALES = (1, 7, 28)
+ROLLING, SEASONAL = "rolling", "seasonal"
+"""Baselines that are no baseline's name: the 28 windows before, and the same hours of the week."""
+WEEK = 7 * DAY
 LABELS: Mapping[str, Any] = {"delay": "30d", "min_coverage": 0.8, "min_rows": 100}
 """When a window's labels are complete enough, where a monitor does not say."""
 OWN_WINDOWS = 60
@@ -159,6 +162,8 @@ class Measured:
     """Whether the window was only too early or too late to count."""
     labelled: int | None = None
     labels_seen: int | None = None
+    told: str = ""
+    """What every result says beside its own note."""
     spent: bool = False
     """Whether the window's look is spent although there was too little to judge."""
 
@@ -209,7 +214,7 @@ def measure(session: Session, workshop: Workshop, due: Due, into: Measured) -> N
     policy = budget.parse_policy(due.monitor.policy)
     found = kind.measure(comparison, policy.prepared(kind.parameters.model_validate(due.monitor.parameters)))
     into.alpha = alpha_of(session, due)
-    found = _noted(_signed(found, kind), due, into.baseline)
+    found = _noted(_signed(found, kind), due, into.baseline, into.told)
     into.rows = comparison.window.rows
     if kind.needs_labels and not _mature(session, workshop, due, into, comparison.window):
         into.results = [replace(result, verdict=None) for result in found]
@@ -443,7 +448,10 @@ def compared(session: Session, workshop: Workshop, due: Due, known: Measured) ->
     blocks: dict[int, Blocks] = {}
     why = ""
     scales = {1: own}
-    for scale in SCALES:
+    season = _season(session, workshop, due, baseline, layout, known) if due.monitor.baseline == SEASONAL else None
+    if season is not None:
+        blocks[1] = season[1]
+    for scale in SCALES if season is None else ():
         stream, reason = _blocks(session, workshop, due, baseline, layout, scale)
         if stream is not None and len(stream) >= ENOUGH_BLOCKS:
             blocks[scale] = stream
@@ -457,7 +465,7 @@ def compared(session: Session, workshop: Workshop, due: Due, known: Measured) ->
                 scales[scale] = profile_of(session, workshop, due, layout, spans)
     return Comparison(
         columns=baselines.columns(session, due.version),
-        baseline=_baseline_profile(session, workshop, due, baseline, layout),
+        baseline=season[0] if season else _baseline_profile(session, workshop, due, baseline, layout),
         scales=scales,
         blocks={scale: stream for scale, stream in blocks.items() if scale in scales},
         blocks_reason=why,
@@ -548,10 +556,14 @@ def _blocks(
 ) -> tuple[Blocks | None, str]:
     """Return the blocks of a scale's length of the quiet stream: the ordered baseline, else the model's own windows."""
     hours = scale * (windows.LENGTHS[due.monitor.window] // HOUR)
-    if due.monitor.baseline == "rolling":
-        stream, why = None, "a rolling baseline is not cut into blocks"
-    else:
-        stream, why = baselines.blocks(session, workshop.lake, baseline, layout, hours)
+    if due.monitor.baseline == ROLLING:
+        if scale > 1:
+            return None, ""
+        kept = rolling_windows(session, due)
+        if len(kept) < ENOUGH_BLOCKS:
+            return None, f"the rolling baseline has {len(kept)} of {ENOUGH_BLOCKS} windows"
+        return Blocks.from_profiles([profile_of(session, workshop, due, layout, [span]) for span in kept]), ""
+    stream, why = baselines.blocks(session, workshop.lake, baseline, layout, hours)
     if scale > 1 or stream is not None:
         return stream, why
     quiet = own_quiet_windows(session, due)
@@ -587,7 +599,7 @@ def own_quiet_windows(session: Session, due: Due) -> list[Span]:
 
 def _baseline(session: Session, due: Due) -> BaselineRow:
     """Return what the window is compared with."""
-    if due.monitor.baseline in ("active", "rolling"):
+    if due.monitor.baseline in ("active", ROLLING, SEASONAL):
         found = baselines.active(session, due.version, due.window.start)
     else:
         found = session.scalar(
@@ -603,16 +615,50 @@ def _baseline(session: Session, due: Due) -> BaselineRow:
 
 
 def _baseline_profile(session: Session, workshop: Workshop, due: Due, baseline: BaselineRow, layout: Layout) -> Profile:
-    if due.monitor.baseline != "rolling":
+    if due.monitor.baseline != ROLLING:
         return baselines.profile(session, workshop.lake, baseline, layout)
+    kept = rolling_windows(session, due)
+    if not kept:
+        raise Unmeasured("insufficient_data", "no earlier window is left to compare with")
+    return profile_of(session, workshop, due, layout, kept)
+
+
+def rolling_windows(session: Session, due: Due) -> list[Span]:
+    """Return the 28 windows before this one, oldest first, without those of episodes, exclusions and before the data.
+
+    They are the rolling baseline and its blocks too: each is compared with the others, as this window is with all.
+    """
     left_out = [*alerts.episodes(session, due.version.id), *exclusions(session, due.model.id)]
     spans = [due.grid.ending(due.window.start)]
     for _ in range(max(SCALES) - 1):
         spans.append(due.grid.ending(spans[-1].start))
-    kept = [span for span in spans if span.start >= due.data.start and not any(_meets(span, gap) for gap in left_out)]
-    if not kept:
-        raise Unmeasured("insufficient_data", "no earlier window is left to compare with")
-    return profile_of(session, workshop, due, layout, kept)
+    return [
+        span for span in spans[::-1] if span.start >= due.data.start and not any(_meets(span, gap) for gap in left_out)
+    ]
+
+
+def _season(
+    session: Session, workshop: Workshop, due: Due, baseline: BaselineRow, layout: Layout, known: Measured
+) -> tuple[Profile, Blocks] | None:
+    """Return what a window's own hours of the week look like, and a block for each week that they were quiet.
+
+    From the baseline where it is 20 weeks long, else from the weeks of production before; with fewer, None, and the
+    run's results say that they compare with the whole baseline.
+    """
+    found = baselines.season(workshop.lake, baseline, layout, due.window)
+    if not isinstance(found, str):
+        return found
+    left_out = [*alerts.episodes(session, due.version.id), *exclusions(session, due.model.id)]
+    weeks = (Span(due.window.start - week * WEEK, due.window.end - week * WEEK) for week in range(OWN_WINDOWS, 0, -1))
+    kept = [span for span in weeks if span.start >= due.data.start and not any(_meets(span, gap) for gap in left_out)]
+    if len(kept) >= ENOUGH_BLOCKS:
+        parts = [profile_of(session, workshop, due, layout, [span]) for span in kept]
+        return merged(layout, parts), Blocks.from_profiles(parts)
+    known.told = (
+        f"compared with the whole baseline: {found}, and production holds them of {len(kept)}; from "
+        f"{ENOUGH_BLOCKS} weeks on the same hours of the week are compared"
+    )
+    return None
 
 
 def _check_whole(due: Due, rows: int) -> None:
@@ -666,11 +712,12 @@ def _signed(results: Sequence[Result], kind: Kind) -> Sequence[Result]:
     return [replace(result, by=by) if not result.by else result for result in results] if by else results
 
 
-def _noted(results: Sequence[Result], due: Due, baseline: BaselineRow) -> list[Result]:
-    """Say in each result where the baseline is another version's."""
-    if baseline.version_id == due.version.id:
+def _noted(results: Sequence[Result], due: Due, baseline: BaselineRow, told: str = "") -> list[Result]:
+    """Say in each result where the baseline is another version's, or not what the monitor asks for."""
+    borrowed = f"compared with the baseline {baseline.name} of another version"
+    told = "; ".join(part for part in (told, borrowed if baseline.version_id != due.version.id else "") if part)
+    if not told:
         return list(results)
-    told = f"compared with the baseline {baseline.name} of another version"
     return [replace(result, note=f"{result.note}; {told}" if result.note else told) for result in results]
 
 

@@ -35,7 +35,7 @@ from service.api.depends import (
 from service.api.problems import faults_of, refused
 from service.assembly import Assembly
 from service.problems import Conflict, Fault
-from service.runs import LABELS
+from service.runs import LABELS, ROLLING, SEASONAL
 from service.tables import ArrivalRow, BaselineRow, ModelRow, MonitorRow, VersionRow, WebhookRow
 from service.words import HOUR, format_time, new_id, parse_time
 
@@ -60,7 +60,13 @@ class MonitorPatch(Body):
     window: Short | None = None
     offset: Short = "0h"
     versions: Short | Annotated[list[Name], Field(min_length=1, max_length=100)] = "each"
-    baseline: Name = "active"
+    baseline: Annotated[
+        Name,
+        Field(
+            description="What windows are compared with: `active`, a baseline by name, `rolling` (the 28 windows "
+            "before) or `seasonal` (the same hours of the week, once 20 weeks of them are known)."
+        ),
+    ] = "active"
     parameters: dict[str, Any] = Field(default_factory=dict)
     policy: dict[str, Any] = Field(default_factory=dict)
     labels: Labels | None = None
@@ -137,7 +143,10 @@ def columns_of(session: Session, model: ModelRow, body: MonitorBody) -> dict[str
         faults.append(_fault("/policy", "bad_policy", str(error)))
     if isinstance(body.versions, str) and body.versions not in ("each", "all"):
         faults.append(_fault("/versions", "bad_versions", 'versions are "each", "all" or a list of names'))
-    if body.baseline not in ("active", "rolling"):
+    if body.baseline == SEASONAL and grid.window not in ("1h", "1d"):
+        detail = f"a window of {grid.window} holds every hour of the week, so it has no season; compare hours or days"
+        faults.append(_fault("/baseline", "no_season", detail))
+    elif body.baseline not in ("active", ROLLING, SEASONAL):
         named = select(BaselineRow.id).where(BaselineRow.model_id == model.id, BaselineRow.name == body.baseline)
         if session.scalar(named) is None:
             faults.append(_fault("/baseline", "no_such_baseline", f"there is no baseline {body.baseline!r}"))

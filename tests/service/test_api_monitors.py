@@ -113,6 +113,8 @@ def test_the_window_is_the_period_of_the_schedule_unless_it_is_named(client: Tes
         ({"policy": {"budget": {"share": 2}}}, "/policy"),
         ({"policy": {"threshold": {}}}, "/policy"),
         ({"policy": {"sagemaker": {"magic": 1}}}, "/policy"),
+        ({"parameters": {"methods": {"numeric": "es"}}}, "/policy"),
+        ({"baseline": "seasonal", "schedule": "weekly", "window": "7d"}, "/baseline"),
         ({"policy": {"budget": {}, "threshold": {"psi": 1}}}, "/policy"),
         ({"versions": "some"}, "/versions"),
         ({"baseline": "absent"}, "/baseline"),
