@@ -121,6 +121,37 @@ class Member:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Cause:
+    """What joined the episode and may be its cause, with how many times its limit it was at its worst."""
+
+    subject: str
+    monitor: str
+    metric: str
+    value: float | None
+    times: float
+    importance: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Planned:
+    """A planned change that meets the episode."""
+
+    title: str
+    effect: str
+    start: datetime
+    end: datetime
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comment:
+    """What somebody said about the alert."""
+
+    author: str
+    text: str
+    at: datetime
+
+
+@dataclass(frozen=True, kw_only=True)
 class AlertPage(ModelPage):
     """One episode: its state, the numbers it opened on, and every call that was made about it."""
 
@@ -138,5 +169,10 @@ class AlertPage(ModelPage):
     evidence_view: View
     """Where the detail of the evidence is: a page of the model, and what it should show."""
     chart: Chart | None
+    causes: tuple[Cause, ...] = ()
+    planned: tuple[Planned, ...] = ()
+    held: bool = False
+    """Whether nobody was told, because a planned change explains it so far."""
+    comments: tuple[Comment, ...] = ()
     deliveries: tuple[DeliveryLine, ...]
     may_operate: bool

@@ -72,6 +72,28 @@ def digest(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
+def link_token(secret: bytes, purpose: str, uid: str, until: datetime) -> str:
+    """Return what a link carries to be let in: for one purpose and object, until a moment."""
+    end = int(until.timestamp())
+    return f"{end}.{_seal(secret, purpose, uid, end)}"
+
+
+def check_link(secret: bytes, purpose: str, uid: str, token: str, now: datetime) -> None:
+    """Raise KeyMissing where a link's token is not one of ours for this purpose and object, or its time is over."""
+    end, _, seal = token.partition(".")
+    if not end.isascii() or not end.isdigit() or len(end) > 12:
+        raise KeyMissing("the link's token is missing or damaged")
+    if not hmac.compare_digest(seal.encode(), _seal(secret, purpose, uid, int(end)).encode()):
+        raise KeyMissing("the link's token is not one of ours, or of another link")
+    if int(end) <= now.timestamp():
+        raise KeyMissing("the link is over; ask for a new one with GET")
+
+
+def _seal(secret: bytes, purpose: str, uid: str, end: int) -> str:
+    text = "\x1f".join(("link", purpose, uid, str(end)))
+    return base64.urlsafe_b64encode(hmac.digest(secret, text.encode(), "sha256")).decode().rstrip("=")
+
+
 def _csrf(token: str) -> str:
     return hmac.digest(token.encode(), b"form", "sha256").hex()
 

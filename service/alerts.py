@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import or_, select
 from sqlalchemy.orm import Session
 
 from monitors import discovery
@@ -13,13 +13,15 @@ from monitors.contract import Kind
 from service import webhooks
 from service.problems import Conflict
 from service.settings import Settings
-from service.tables import AlertRow, ModelRow, MonitorRow, ReplayRow, RunRow, VersionRow
+from service.tables import AlertCommentRow, AlertRow, CalendarRow, ModelRow, MonitorRow, ReplayRow, RunRow, VersionRow
 from service.webhooks import SEVERITIES
-from service.words import DAY, Span, derived_id, format_time
+from service.words import DAY, Span, derived_id, format_time, new_id
 
 OPEN = ("open", "acknowledged")
 QUIET_WINDOWS = 2
 REPEAT = timedelta(days=7)
+SUPPRESS = "suppress"
+"""The effect of a planned change that keeps what it explains from being told."""
 NAMED = 3
 """How many findings a sentence names."""
 Document = Mapping[str, Any]
@@ -88,6 +90,8 @@ def update(session: Session, finding: Finding, settings: Settings, now: datetime
             alert.state, alert.acknowledged_at, alert.acknowledged_by = "open", None, None
         alert.severity = max(alert.severity, _severity(finding), key=SEVERITIES.index)
         alert.sentence = sentence(alert, finding.model, finding.version)
+    if alert.held and _let_go(session, alert, finding, settings, now):
+        return alert
     _announce_joined(session, alert, finding.model, finding.version, settings, now, finding.moment(now), finding.replay)
     return alert
 
@@ -114,6 +118,7 @@ def episodes(session: Session, version_id: int) -> list[Span]:
 
 def _open(session: Session, finding: Finding, settings: Settings, now: datetime) -> AlertRow:
     run, worst = finding.run, finding.violated
+    planned = planned_changes(session, finding.model.id, finding.window)
     alert = AlertRow(
         uid=derived_id(
             "episode",
@@ -147,15 +152,44 @@ def _open(session: Session, finding: Finding, settings: Settings, now: datetime)
             "alpha": run.alpha,
             "counts": {"ok": run.ok, "violated": run.violated, "not_measured": run.not_measured},
             "results": [dict(result) for result in worst[:50]],
+            "planned": [entry.title for entry in planned],
         },
         sequence=1,
         replayed=run.replayed,
+        held=any(entry.effect == SUPPRESS for entry in planned),
     )
     alert.sentence = sentence(alert, finding.model, finding.version)
     session.add(alert)
     session.flush()
     announce(session, "alert.opened", alert, finding.model, finding.version, settings, now, finding.replay)
     return alert
+
+
+def planned_changes(session: Session, model_id: int, span: Span) -> Sequence[CalendarRow]:
+    """Return the planned changes of a model, or of every model, that meet a stretch of time."""
+    return session.scalars(
+        select(CalendarRow)
+        .where(
+            or_(CalendarRow.model_id == model_id, CalendarRow.model_id.is_(None)),
+            CalendarRow.starts_at < span.end,
+            CalendarRow.ends_at > span.start,
+        )
+        .order_by(CalendarRow.starts_at, CalendarRow.id)
+    ).all()
+
+
+def _let_go(session: Session, alert: AlertRow, finding: Finding, settings: Settings, now: datetime) -> bool:
+    """Tell of a held episode at last where a window is violated that no planned change explains."""
+    if not finding.violated:
+        return False
+    planned = planned_changes(session, finding.model.id, finding.window)
+    if any(entry.effect == SUPPRESS for entry in planned):
+        return False
+    alert.held = False
+    alert.members = {name: member | {"announced": member["features"]} for name, member in alert.members.items()}
+    alert.sentence = sentence(alert, finding.model, finding.version)
+    announce(session, "alert.opened", alert, finding.model, finding.version, settings, now, finding.replay)
+    return True
 
 
 def _member(finding: Finding) -> dict[str, Any]:
@@ -257,7 +291,7 @@ def sentence(alert: AlertRow, model: ModelRow, version: VersionRow) -> str:
         noun = noun[:-1] if total == 1 else noun
         whose = f" of {model.name} {version.name} {verb} since {since}" if position == 0 else f" {verb} ({name})"
         worst = sorted(member["worst"].items(), key=lambda found: badness(found[1]), reverse=True)
-        named = ", ".join(_phrase(text, result) for text, result in worst[:NAMED])
+        named = ", ".join(phrase(text, result) for text, result in worst[:NAMED])
         more = f" and {len(worst) - NAMED} more" if len(worst) > NAMED else ""
         clauses.append(f"{count} of {total} {noun}{whose}: {named}{more}")
     return "; ".join(clauses)
@@ -268,7 +302,7 @@ def _clause(kind: str) -> tuple[str, str]:
     return found.told if found is not None else Kind.told
 
 
-def _phrase(text: str, result: Document) -> str:
+def phrase(text: str, result: Document) -> str:
     """Return one finding in a few words: ``car_value (wasserstein 0.47, minimum 0.1)``."""
     words = [] if text == result["metric"] else [str(result["metric"])]
     if result.get("value") is not None:
@@ -293,7 +327,12 @@ def announce(
     now: datetime,
     replay: ReplayRow | None,
 ) -> None:
-    """Owe the calls of an event about an alert: to all webhooks, or those its monitors or its replay name."""
+    """Owe the calls of an event about an alert: to all webhooks, or those its monitors or its replay name.
+
+    Of an alert that a planned change holds nothing is told.
+    """
+    if alert.held:
+        return
     only: set[str] | None = None
     monitors = session.scalars(
         select(MonitorRow).where(MonitorRow.model_id == alert.model_id, MonitorRow.name.in_(list(alert.members)))
@@ -301,7 +340,7 @@ def announce(
     if monitors and all(monitor.actions for monitor in monitors):
         only = {name for monitor in monitors for name in monitor.actions}
     if alert.replayed:
-        named = set(replay.webhooks if replay is not None else _replay_webhooks(session, alert))
+        named = set(replay.webhooks if replay is not None else replay_webhooks(session, alert))
         only = named if only is None else only & named
     webhooks.owe(
         session,
@@ -317,7 +356,7 @@ def announce(
     )
 
 
-def _replay_webhooks(session: Session, alert: AlertRow) -> list[Any]:
+def replay_webhooks(session: Session, alert: AlertRow) -> list[Any]:
     """Return the webhooks that the newest replay before the alert named."""
     replay = session.scalar(
         select(ReplayRow).where(ReplayRow.model_id == alert.model_id).order_by(ReplayRow.id.desc()).limit(1)
@@ -347,6 +386,7 @@ def data(alert: AlertRow, model: ModelRow, version: VersionRow, settings: Settin
         "resolved_at": format_time(alert.resolved_at) if alert.resolved_at else None,
         "resolution": alert.resolution,
         "replayed": alert.replayed,
+        "planned": list(alert.evidence.get("planned", [])),
         "monitors": sorted(alert.members),
         "results": sorted(worst, key=badness, reverse=True)[:10],
         "links": {
@@ -369,7 +409,7 @@ def _announce_joined(
 ) -> bool:
     """Tell what joined since the last call, at most once a day; return whether it was told."""
     held = any(set(member["features"]) - set(member["announced"]) for member in alert.members.values())
-    if not held or (alert.repeated_at is not None and moment < alert.repeated_at + DAY):
+    if not held or alert.held or (alert.repeated_at is not None and moment < alert.repeated_at + DAY):
         return False
     alert.members = {name: member | {"announced": member["features"]} for name, member in alert.members.items()}
     alert.repeated_at = moment
@@ -385,7 +425,7 @@ def repeat(session: Session, settings: Settings, now: datetime) -> int:
     Replayed episodes are not repeated: their time is not the clock's.
     """
     told = 0
-    waiting = select(AlertRow).where(AlertRow.state.in_(OPEN), AlertRow.replayed.is_(False))
+    waiting = select(AlertRow).where(AlertRow.state.in_(OPEN), AlertRow.replayed.is_(False), AlertRow.held.is_(False))
     for alert in session.scalars(waiting):
         model, version = session.get_one(ModelRow, alert.model_id), session.get_one(VersionRow, alert.version_id)
         if _announce_joined(session, alert, model, version, settings, now, now, None):
@@ -507,11 +547,79 @@ def resolve(session: Session, alert: AlertRow, settings: Settings, now: datetime
     _resolve(session, alert, "manual", model, version, settings, now, None)
 
 
-def acknowledge(alert: AlertRow, who: str, now: datetime) -> None:
-    """Say that somebody has seen it; what joins later takes that back."""
+def replaced(session: Session, version_id: int, settings: Settings, now: datetime) -> None:
+    """Close the episode of a version that another one has taken the place of."""
+    alert = open_episode(session, version_id)
+    if alert is not None:
+        model, version = session.get_one(ModelRow, alert.model_id), session.get_one(VersionRow, version_id)
+        _resolve(session, alert, "replaced", model, version, settings, now, None)
+
+
+def acknowledge(session: Session, alert: AlertRow, who: str, settings: Settings, now: datetime) -> None:
+    """Say that somebody has seen it; again changes nothing, and what joins later takes it back."""
     if alert.state == "resolved":
         raise Conflict("the alert is resolved already")
+    if alert.state == "acknowledged":
+        return
     alert.state, alert.acknowledged_at, alert.acknowledged_by, alert.updated_at = "acknowledged", now, who, now
+    alert.sequence += 1
+    model, version = session.get_one(ModelRow, alert.model_id), session.get_one(VersionRow, alert.version_id)
+    announce(session, "alert.acknowledged", alert, model, version, settings, now, None)
+
+
+def comment(session: Session, alert: AlertRow, who: str, text: str, now: datetime) -> AlertCommentRow:
+    """Keep what somebody has to say about an alert, over or not."""
+    row = AlertCommentRow(uid=new_id(), alert_id=alert.id, author=who, text=text, created_at=now)
+    session.add(row)
+    session.flush()
+    return row
+
+
+def comments(session: Session, alert: AlertRow) -> Sequence[AlertCommentRow]:
+    """Return what was said about an alert, oldest first."""
+    mine = select(AlertCommentRow).where(AlertCommentRow.alert_id == alert.id)
+    return session.scalars(mine.order_by(AlertCommentRow.id)).all()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Suspect:
+    """What joined an episode and may be its cause: how far past its limit, and how much the model heeds it."""
+
+    subject: str
+    monitor: str
+    kind: str
+    result: Document
+    times: float
+    """How many times its limit it was at its worst."""
+    importance: float | None = None
+    """Its share of what the model's predictions rest on; none where nobody has measured it."""
+
+    @property
+    def weight(self) -> float:
+        """By what suspects are ranked."""
+        return self.times * (1.0 if self.importance is None else self.importance)
+
+
+def causes(alert: AlertRow, importances: Mapping[str, float] | None = None) -> list[Suspect]:
+    """Return what joined an episode, the likeliest cause first.
+
+    ``importances`` are shares by feature; with them a feature that the model does not heed comes last.
+    """
+    found = []
+    for name, member in alert.members.items():
+        for subject, worst in member.get("worst", {}).items():
+            share = None if importances is None else importances.get(str(worst.get("feature") or ""))
+            found.append(
+                Suspect(
+                    subject=subject,
+                    monitor=name,
+                    kind=member["kind"],
+                    result=worst,
+                    times=badness(worst),
+                    importance=share,
+                )
+            )
+    return sorted(found, key=lambda suspect: (-suspect.weight, suspect.subject))
 
 
 def mute(alert: AlertRow, until: datetime, now: datetime) -> None:
@@ -533,6 +641,7 @@ def document(alert: AlertRow, model: ModelRow, version: VersionRow, settings: Se
         "acknowledged_by": alert.acknowledged_by,
         "muted_until": format_time(alert.muted_until) if alert.muted_until else None,
         "sequence": alert.sequence,
+        "held": alert.held,
         "members": {
             name: {key: value for key, value in member.items() if key not in ("announced", "baseline_id")}
             for name, member in alert.members.items()

@@ -26,7 +26,7 @@ from monitors.layout import Layout
 from monitors.null import ENOUGH_BLOCKS
 from monitors.performance import label_coverage
 from monitors.profile import Profile, merged
-from service import alerts, baselines, windows
+from service import alerts, baselines, retraining, windows
 from service.alerts import Finding
 from service.clock import Clock
 from service.database import EPOCH, Database
@@ -284,6 +284,7 @@ def follow(session: Session, workshop: Workshop, due: Due, run: RunRow, measured
     status = _status(session, due, run, finding, counts=not measured.edge, now=now)
     if run.judged and run.status in JUDGED:
         alerts.update(session, finding, workshop.settings, now)
+        retraining.consider(session, finding, workshop.settings, now)
     if run.backfill or status is None:
         return
     if not run.replayed:

@@ -16,7 +16,7 @@ from sqlalchemy import BigInteger, ColumnElement, ScalarSelect, and_, delete, fu
 from sqlalchemy.orm import Session, aliased
 
 from monitors import budget, discovery
-from service import alerts, baselines, profiles, runs, windows
+from service import alerts, baselines, candidates, profiles, retraining, runs, windows
 from service.assembly import Assembly
 from service.lake import host
 from service.lake.lease import is_gone, lease_now
@@ -30,6 +30,7 @@ from service.tables import (
     ModelRow,
     MonitorRow,
     ReplayRow,
+    RetrainingRow,
     RunRow,
     VersionRow,
 )
@@ -196,6 +197,8 @@ class Scheduler:
             except Exception:  # one model's trouble is not the others'
                 log.exception("model's windows could not be run", model=model_id)
         self._remind()
+        self._expire()
+        self._judge()
         return done
 
     def _work(self) -> int:
@@ -241,6 +244,23 @@ class Scheduler:
                 job.state, job.done, job.started_at = "running", (job.total or 0) - (left or 0), job.started_at or now
                 if not left:
                     job.state, job.finished_at = "done", now
+
+    def _expire(self) -> None:
+        with self._assembly.database.reading() as session:
+            late = select(RetrainingRow.id).where(
+                RetrainingRow.state.in_(retraining.OPEN), RetrainingRow.deadline_at <= self._assembly.clock.now()
+            )
+            if session.scalar(late.limit(1)) is None:
+                return
+        with self._assembly.database.writing() as session:
+            retraining.expire(session, self._assembly.settings, self._assembly.clock.now())
+
+    def _judge(self) -> None:
+        parts = self._assembly
+        try:
+            candidates.judge_due(parts.database, parts.lake, parts.sealer, parts.clock, parts.settings)
+        except Problem as problem:  # a damaged file, a seal under way: the next tick tries again
+            log.warning("candidates could not be compared", reason=problem.detail)
 
     def _remind(self) -> None:
         with self._assembly.database.reading() as session:

@@ -508,7 +508,7 @@ class AlertRow(Base):
     repeated_at: Mapped[datetime | None]
     resolved_at: Mapped[datetime | None]
     resolution: Mapped[str | None] = mapped_column(String(32))
-    """recovered, rebaselined, manual."""
+    """recovered, rebaselined, replaced, unwatched or manual."""
     acknowledged_at: Mapped[datetime | None]
     acknowledged_by: Mapped[str | None]
     muted_until: Mapped[datetime | None]
@@ -553,6 +553,70 @@ class CalendarRow(Base):
     created_by: Mapped[str]
     created_at: Mapped[datetime]
     revision: Mapped[int] = mapped_column(default=1)
+
+
+class RetrainingPolicyRow(Base):
+    """When a model's owner wants a retraining to be asked for; no row, no retraining."""
+
+    __tablename__ = "retraining_policy"
+
+    id: Mapped[int] = _key()
+    model_id: Mapped[int] = mapped_column(ForeignKey("model.id", ondelete="CASCADE"), unique=True)
+    policy: Mapped[dict[str, Any]]
+    held: Mapped[dict[str, Any] | None]
+    """Why nothing was asked for when it was last considered: ``{"at", "version", "reason"}``."""
+    created_at: Mapped[datetime]
+    updated_at: Mapped[datetime]
+    revision: Mapped[int] = mapped_column(default=1)
+
+
+class RetrainingRow(Base):
+    """One attempt at a retraining that an episode asks for, from the request to what became of its candidate."""
+
+    __tablename__ = "retraining"
+    __table_args__ = (
+        UniqueConstraint("alert_id", "attempt"),
+        Index("ix_retraining_model_moment", "model_id", "moment"),
+        Index("ix_retraining_deadline", "state", "deadline_at"),
+    )
+
+    id: Mapped[int] = _key()
+    uid: Mapped[str] = mapped_column(String(32), unique=True)
+    """Derived from episode and attempt, so that a repeat, after a restore too, is known by its receiver."""
+    model_id: Mapped[int] = _to("model", index=False)
+    version_id: Mapped[int] = _to("version")
+    alert_id: Mapped[int] = _to("alert", index=False)
+    attempt: Mapped[int]
+    state: Mapped[str] = mapped_column(String(24))
+    """awaiting_approval, requested, accepted, running, succeeded, failed, expired, rejected or cancelled."""
+    reason: Mapped[str] = mapped_column(Text)
+    evidence: Mapped[dict[str, Any]]
+    """The windows and worst results that it was asked for on; never changed afterwards."""
+    policy: Mapped[dict[str, Any]]
+    """The policy as it was."""
+    baseline: Mapped[str | None] = mapped_column(String(128))
+    moment: Mapped[datetime]
+    """When it was asked for: by the clock, or in replayed time."""
+    created_at: Mapped[datetime]
+    deadline_at: Mapped[datetime | None]
+    """When it expires unless something is reported before; none while nobody was asked."""
+    finished_at: Mapped[datetime | None]
+    replayed: Mapped[bool] = mapped_column(default=False)
+    training: Mapped[dict[str, Any]] = mapped_column(default=dict)
+    """``{"from", "to"}``, and the manifest once rows were asked for."""
+    training_until: Mapped[datetime | None]
+    """Until when the rows are kept: the newest link to them is valid so long."""
+    candidate_id: Mapped[int | None]
+    """The version that was reported."""
+    trained_until: Mapped[datetime | None]
+    """From when on the candidate has seen no row, where the receiver says so; else the end of the training data."""
+    comparison: Mapped[dict[str, Any] | None]
+    promoted_at: Mapped[datetime | None]
+    promoted_by: Mapped[str | None]
+    previous_version_id: Mapped[int | None]
+    rolled_back_at: Mapped[datetime | None]
+    log: Mapped[list[Any]] = mapped_column(default=list)
+    """Each change of state: ``{"at", "state", "by", "detail"}``."""
 
 
 class ReplayRow(Base):
@@ -626,6 +690,7 @@ class DeliveryRow(Base):
     webhook_id: Mapped[int] = _to("webhook", index=False)
     model_id: Mapped[int | None] = mapped_column(index=True)
     alert_id: Mapped[int | None] = mapped_column(index=True)
+    retraining_id: Mapped[int | None] = mapped_column(index=True)
     event: Mapped[str] = mapped_column(String(64))
     body: Mapped[str] = mapped_column(Text)
     state: Mapped[str] = mapped_column(String(16))

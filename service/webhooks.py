@@ -18,6 +18,7 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from sqlalchemy import Select, func, or_, select, update
 from sqlalchemy.orm import Session, aliased
 
+from service.access import link_token
 from service.clock import Clock
 from service.database import Database
 from service.outbound import Guard
@@ -36,13 +37,22 @@ EVENTS: Mapping[str, str] = {
     "alert.resolved": "All that joined an episode have been quiet again, or it was closed.",
     "monitor.blind": "A monitor was due and could not measure for three windows.",
     "monitor.failing": "A monitor failed twice in a row.",
-    "retraining.requested": "A retraining is asked for.",
+    "retraining.requested": "A retraining is asked for: where its rows are, and where to report.",
+    "retraining.awaiting_approval": "A retraining would be asked for, and waits for somebody to approve it.",
+    "retraining.finished": "A retraining succeeded, failed, expired, was rejected or cancelled.",
     "webhook.test": "Asked for by hand, to see that calls arrive.",
 }
 SEVERITIES = ("info", "warning", "critical")
 DELAYS = (0.0, 5.0, 300.0, 1800.0, 7200.0, 18000.0, 36000.0, 50400.0, 72000.0, 86400.0)
 """Seconds before each attempt, counted from the one before: 75.6 hours in all."""
 CLAIM = timedelta(seconds=60)
+ASKED = "retraining.requested"
+TRAINING_DATA, CALLBACK = "training-data", "callback"
+LINKS: Mapping[str, tuple[str, timedelta]] = {
+    "training_data_url": (TRAINING_DATA, timedelta(days=7)),
+    "callback_url": (CALLBACK, timedelta(days=90)),
+}
+"""Links of a request for retraining that let in: their purpose, and how long after the attempt that delivers them."""
 AT_ONCE = 32
 """Calls of one process at a time, each to another webhook."""
 URL = "url"
@@ -103,6 +113,7 @@ def owe(
     severity: str = "warning",
     model: ModelRow | None = None,
     alert_id: int | None = None,
+    retraining_id: int | None = None,
     only: Sequence[str] | None = None,
 ) -> list[DeliveryRow]:
     """Write the calls that an event causes, in the caller's transaction; one that is written already stays.
@@ -124,6 +135,7 @@ def owe(
                 webhook_id=webhook.id,
                 model_id=model.id if model else None,
                 alert_id=alert_id,
+                retraining_id=retraining_id,
                 event=event,
                 body=body_of(event, now, sequence, data),
                 state="pending",
@@ -173,6 +185,7 @@ class Sender:
     ) -> None:
         self.guard = guard or Guard(settings)
         self.vault = Vault(secret)
+        self._secret = secret
         self._database = database
         self._clock = clock
         self._busy: set[int] = set()
@@ -297,7 +310,7 @@ class Sender:
         owed = Owed(
             uid=call.uid,
             event=call.event,
-            body=call.body,
+            body=self._let_in(call) if call.event == ASKED else call.body,
             url=credentials.pop(URL, call.url),
             now=self._clock.now(),
             secrets=tuple(self.vault.unlock(secret) for secret in call.secrets),
@@ -309,6 +322,15 @@ class Sender:
         except Exception as error:  # whatever a plug-in raises, the attempt is recorded as failed
             log.exception("webhook failed", kind=call.kind)
             return Answer(error=f"{type(error).__name__}: {error}"[:300])
+
+    def _let_in(self, call: _Call) -> str:
+        """Give the links of a request for retraining their tokens, which are kept nowhere."""
+        document, now = json.loads(call.body), self._clock.now()
+        data = document["data"]
+        for member, (purpose, age) in LINKS.items():
+            token = link_token(self._secret, purpose, data["retraining"], now + age)
+            data[member] = f"{data[member]}?token={token}"
+        return json.dumps(document, ensure_ascii=False, separators=(",", ":"))
 
     def _record(self, call: _Call, answer: Answer, milliseconds: int) -> None:
         """Write what became of the attempt, unless another one has begun since."""

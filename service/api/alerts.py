@@ -1,21 +1,23 @@
-"""Alerts over HTTP: listed, read with the evidence as it was, acknowledged, resolved, muted."""
+"""Alerts over HTTP: listed, read with the evidence as it was, acknowledged, muted, commented, resolved."""
 
 from datetime import timedelta
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query
-from pydantic import ConfigDict
+from pydantic import ConfigDict, StringConstraints
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from service import alerts
 from service.access import Principal
-from service.api.bodies import Body, Duration
+from service.api.bodies import Body, Duration, Time
+from service.api.calendar import document_of as calendar_document
 from service.api.depends import Operator, Page, Parts, Reader, audit, listed, model_named, moment, page_of
 from service.assembly import Assembly
 from service.problems import NotFound, Unprocessable
-from service.tables import AlertRow, ModelRow, VersionRow
-from service.words import parse_duration
+from service.tables import AlertCommentRow, AlertRow, ModelRow, VersionRow
+from service.webhooks import SEVERITIES
+from service.words import Span, format_time, parse_duration, parse_time
 
 router = APIRouter(prefix="/v1/alerts", tags=["alerts"])
 
@@ -24,11 +26,20 @@ LONGEST_MUTE = timedelta(days=365)
 
 
 class MuteBody(Body):
-    """For how long an alert is not repeated."""
+    """For how long, or until when, an alert is not repeated."""
 
     duration: Duration = "7d"
+    until: Time | None = None
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"duration": "7d"}]})
+
+
+class CommentBody(Body):
+    """What somebody has to say about an alert."""
+
+    text: Annotated[str, StringConstraints(min_length=1, max_length=4000, strip_whitespace=True)]
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"text": "The campaign began on Monday."}]})
 
 
 def alert_of(session: Session, principal: Principal, uid: str) -> tuple[AlertRow, ModelRow, VersionRow]:
@@ -49,8 +60,12 @@ def index(
     state: Annotated[str | None, Query(description="open, acknowledged or resolved.")] = None,
     since: Annotated[str | None, Query(alias="from", description="Only episodes not over before this time.")] = None,
     until: Annotated[str | None, Query(alias="to", description="Only episodes begun before this time.")] = None,
+    group: Annotated[str | None, Query(pattern="^model$", description="`model`: one item for each model.")] = None,
 ) -> dict[str, object]:
-    """List alerts, newest first; `from` and `to` speak of the time of the windows."""
+    """List alerts, newest first; `from` and `to` speak of the time of the windows.
+
+    With `group=model` each item is a model with its alerts on this page, the model of the worst first.
+    """
     if state is not None and state not in STATES:
         raise Unprocessable(f"{state!r} is not a state; one of {', '.join(STATES)}")
     with parts.database.reading() as session:
@@ -67,7 +82,8 @@ def index(
         if (end := moment(until, "to")) is not None:
             statement = statement.where(AlertRow.starts_at < end)
         rows, cursor = page_of(session, statement, [AlertRow.opened_at, AlertRow.id], page, descending=True)
-        return listed([_shown(session, parts, row) for row in rows], cursor)
+        items = [_shown(session, parts, row) for row in rows]
+        return listed(_grouped(items) if group else items, cursor)
 
 
 @router.get("/{alert}", operation_id="alerts_read", summary="Read an alert")
@@ -83,7 +99,7 @@ def acknowledge(alert: str, parts: Parts, principal: Operator) -> dict[str, Any]
     """Say that somebody has seen it; a monitor or feature that joins later takes that back."""
     with parts.database.writing() as session:
         row, model, version = alert_of(session, principal, alert)
-        alerts.acknowledge(row, principal.name, parts.clock.now())
+        alerts.acknowledge(session, row, principal.name, parts.settings, parts.clock.now())
         audit(session, parts, principal, "alert.acknowledge", f"alerts/{row.uid}", model)
         return alerts.document(row, model, version, parts.settings)
 
@@ -101,7 +117,10 @@ def resolve(alert: str, parts: Parts, principal: Operator) -> dict[str, Any]:
 @router.post("/{alert}/mute", operation_id="alerts_mute", summary="Mute an alert")
 def mute(alert: str, parts: Parts, principal: Operator, body: MuteBody | None = None) -> dict[str, Any]:
     """Keep it from being repeated for a while (default: seven days); its end is told all the same."""
-    now, length = parts.clock.now(), parse_duration((body or MuteBody()).duration)
+    body, now = body or MuteBody(), parts.clock.now()
+    length = parse_duration(body.duration) if body.until is None else parse_time(body.until, "/until") - now
+    if length <= timedelta():
+        raise Unprocessable("an alert is muted until a moment to come")
     if length > LONGEST_MUTE:
         raise Unprocessable("an alert can be muted for a year at most")
     with parts.database.writing() as session:
@@ -114,3 +133,64 @@ def mute(alert: str, parts: Parts, principal: Operator, body: MuteBody | None = 
 def _shown(session: Session, parts: Assembly, row: AlertRow) -> dict[str, Any]:
     model, version = session.get_one(ModelRow, row.model_id), session.get_one(VersionRow, row.version_id)
     return alerts.document(row, model, version, parts.settings)
+
+
+def _grouped(items: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return one item for each model: how many of its alerts are open, the worst severity, its alerts."""
+    models: dict[str, list[dict[str, Any]]] = {}
+    for item in items:
+        models.setdefault(item["model"], []).append(item)
+    groups = [
+        {
+            "model": model,
+            "open": sum(one["state"] == "open" for one in mine),
+            "severity": max((one["severity"] for one in mine), key=SEVERITIES.index),
+            "since": min(one["starts_at"] for one in mine),
+            "alerts": mine,
+        }
+        for model, mine in models.items()
+    ]
+    return sorted(groups, key=lambda one: (-bool(one["open"]), -SEVERITIES.index(one["severity"]), one["model"]))
+
+
+@router.get("/{alert}/causes", operation_id="alerts_causes", summary="What may have caused an alert")
+def causes(alert: str, parts: Parts, principal: Reader) -> dict[str, object]:
+    """List what joined the episode, the likeliest cause first: by how many times its limit it was at its worst."""
+    with parts.database.reading() as session:
+        row, model, _version = alert_of(session, principal, alert)
+        items = [
+            {
+                "subject": one.subject,
+                "monitor": one.monitor,
+                "kind": one.kind,
+                "times_its_limit": one.times,
+                "importance": one.importance,
+                "result": one.result,
+            }
+            for one in alerts.causes(row)
+        ]
+        span = Span(row.starts_at, row.last_violated_at)
+        planned = [calendar_document(session, entry) for entry in alerts.planned_changes(session, model.id, span)]
+        return listed(items, None) | {"planned": planned}
+
+
+@router.get("/{alert}/comments", operation_id="alerts_comments", summary="Read what was said about an alert")
+def comments(alert: str, parts: Parts, principal: Reader) -> dict[str, object]:
+    """List the comments, oldest first."""
+    with parts.database.reading() as session:
+        row, _model, _version = alert_of(session, principal, alert)
+        return listed([_comment(one) for one in alerts.comments(session, row)], None)
+
+
+@router.post("/{alert}/comments", status_code=201, operation_id="alerts_comment", summary="Comment on an alert")
+def comment(alert: str, body: CommentBody, parts: Parts, principal: Operator) -> dict[str, Any]:
+    """Add a comment; it stays under the name of the key."""
+    with parts.database.writing() as session:
+        row, model, _version = alert_of(session, principal, alert)
+        made = alerts.comment(session, row, principal.name, body.text, parts.clock.now())
+        audit(session, parts, principal, "alert.comment", f"alerts/{row.uid}", model)
+        return _comment(made)
+
+
+def _comment(row: AlertCommentRow) -> dict[str, Any]:
+    return {"id": row.uid, "author": row.author, "text": row.text, "created_at": format_time(row.created_at)}

@@ -55,6 +55,8 @@ OPEN: Final = frozenset(
         "POST /sign-in/{}",
         "GET /static/{}",
         "GET /favicon.ico",
+        "GET /v1/retrainings/{}/training-data",
+        "POST /v1/retrainings/{}/status",
     }
 )
 """The one list of what needs no key; ``{}`` stands for any parameter."""

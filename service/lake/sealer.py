@@ -38,6 +38,7 @@ from service.tables import (
     ModelRow,
     PendingTruthRow,
     ReplayRow,
+    RetrainingRow,
     SegmentRow,
     VersionRow,
 )
@@ -866,6 +867,8 @@ class Sealer:
             known |= set(session.scalars(select(IdRunRow.path)))
             known |= {path for path in session.scalars(select(BaselineRow.path)) if path}
             known |= {file for file in session.scalars(select(IngestBatchRow.file).distinct()) if file}
+            given = select(RetrainingRow.uid).where(RetrainingRow.training_until > self.clock.now())
+            known |= {f"training/{uid}.parquet" for uid in session.scalars(given)}
         return self.lake.sweep(known)
 
 

@@ -6,7 +6,18 @@ from typing import Any
 from sqlalchemy import func, select
 
 from dashboards import charts, formats
-from dashboards.alerts import AlertLine, AlertPage, AlertsPage, Attempt, DeliveryLine, Evidence, Member
+from dashboards.alerts import (
+    AlertLine,
+    AlertPage,
+    AlertsPage,
+    Attempt,
+    Cause,
+    Comment,
+    DeliveryLine,
+    Evidence,
+    Member,
+    Planned,
+)
 from dashboards.page import Empty, View
 from dashboards.standing import Standing, standing_of
 from service import alerts, webhooks
@@ -16,11 +27,12 @@ from service.assembly import Assembly
 from service.pages import commands
 from service.pages.overview import page_of
 from service.pages.visit import ModelVisit, Visit, may_operate
-from service.problems import NotFound
+from service.problems import NotFound, Unprocessable
 from service.tables import AlertRow, DeliveryRow, ModelRow, VersionRow, WebhookRow
-from service.words import DAY, parse_time
+from service.words import DAY, Span, parse_time
 
 SHOWN = 200
+LONGEST_COMMENT = 4000
 STATES = ("open", "acknowledged", "resolved")
 
 
@@ -167,6 +179,25 @@ def one(visit: Visit, uid: str) -> AlertPage:
         evidence_page=page_of(str(evidence.get("kind", ""))),
         evidence_view=_around(version.name, window),
         chart=_chart(results),
+        causes=tuple(
+            Cause(
+                subject=one.subject,
+                monitor=one.monitor,
+                metric=str(one.result["metric"]),
+                value=one.result.get("value"),
+                times=one.times,
+                importance=one.importance,
+            )
+            for one in alerts.causes(row)[:15]
+        ),
+        planned=tuple(
+            Planned(title=one.title, effect=one.effect, start=one.starts_at, end=one.ends_at)
+            for one in alerts.planned_changes(visit.session, model.id, Span(row.starts_at, row.last_violated_at))
+        ),
+        held=row.held,
+        comments=tuple(
+            Comment(author=one.author, text=one.text, at=one.created_at) for one in alerts.comments(visit.session, row)
+        ),
         deliveries=deliveries,
         may_operate=may_operate(visit.principal),
     )
@@ -265,15 +296,31 @@ def _deliveries(visit: Visit, alert: AlertRow) -> tuple[DeliveryLine, ...]:
 # --- what can be done -------------------------------------------------------------------------------------------------
 
 
-def acknowledge(parts: Assembly, principal: Principal, uid: str) -> None:
-    """Say that somebody has seen an alert."""
+def act(parts: Assembly, principal: Principal, uid: str, action: str, form: Mapping[str, str]) -> None:
+    """Acknowledge, resolve, mute until a date, or comment: what the page's forms ask for."""
+    now = parts.clock.now()
     with parts.database.writing() as session:
-        row = session.scalar(select(AlertRow).where(AlertRow.uid == uid))
+        row = session.scalar(select(AlertRow).where(AlertRow.uid == uid[:64]))
         model = session.get(ModelRow, row.model_id) if row is not None else None
         if row is None or model is None or not principal.sees(model.name):
             raise NotFound(f"there is no alert {uid!r}")
-        alerts.acknowledge(row, principal.name, parts.clock.now())
-        audit(session, parts, principal, "alert.acknowledge", f"alerts/{uid}", model)
+        if action == "acknowledge":
+            alerts.acknowledge(session, row, principal.name, parts.settings, now)
+        elif action == "resolve":
+            alerts.resolve(session, row, parts.settings, now)
+        elif action == "mute":
+            until = parse_time(f"{form.get('until', '')}T00:00:00Z", "/until")
+            if until <= now:
+                raise Unprocessable("an alert is muted until a day to come")
+            alerts.mute(row, until, now)
+        elif action == "comment":
+            text = form.get("text", "").strip()
+            if not 1 <= len(text) <= LONGEST_COMMENT or "\x00" in text:
+                raise Unprocessable(f"a comment has 1 to {LONGEST_COMMENT} characters")
+            alerts.comment(session, row, principal.name, text, now)
+        else:
+            raise NotFound(f"{action!r} is nothing that can be done about an alert")
+        audit(session, parts, principal, f"alert.{action}", f"alerts/{row.uid}", model)
 
 
 def resend(parts: Assembly, principal: Principal, uid: str, delivery: str, webhook: str) -> None:

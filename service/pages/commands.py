@@ -14,6 +14,11 @@ def post(label: str, url: str, body: Mapping[str, Any]) -> Command:
     return Command(label=label, code=_lines(f"curl -X POST '{url}'", KEY, *_json(body)))
 
 
+def put(label: str, url: str, body: Mapping[str, Any]) -> Command:
+    """Return a command that puts JSON."""
+    return Command(label=label, code=_lines(f"curl -X PUT '{url}'", KEY, *_json(body)))
+
+
 def post_file(label: str, url: str, file: str, kind: str) -> Command:
     """Return a command that posts a file."""
     sent = f"-H 'Content-Type: {kind}' --data-binary @{file}"

@@ -11,13 +11,14 @@ from dashboards.overview import OpenAlert, OverviewPage, Tile
 from dashboards.page import Spark
 from dashboards.standing import Standing, standing_of
 from monitors import discovery
-from service.alerts import badness, label
+from service.alerts import badness, label, planned_changes
+from service.pages import retrainings
 from service.pages.standings import Stand
 from service.pages.visit import ModelVisit, Visit
 from service.runs import decode_results
 from service.tables import AlertRow, ArrivalRow, BaselineRow, MonitorRow, RunRow
 from service.windows import LENGTHS
-from service.words import DAY, bucket_of, bucket_start
+from service.words import DAY, Span, bucket_of, bucket_start
 
 WINDOWS = 120
 WEEK_HOURS = 168
@@ -229,6 +230,26 @@ def _events(at: ModelVisit, start: datetime, end: datetime) -> list[charts.Event
         found.append(
             charts.Event(lane="Alerts", what=what, start=alert.starts_at, end=alert.last_violated_at, standing=standing)
         )
+    found += [
+        charts.Event(
+            lane="Retraining",
+            what=told,
+            start=row.moment,
+            end=row.finished_at if row.finished_at is not None and not row.replayed else row.moment,
+            standing=retrainings.STANDINGS.get(row.state, Standing.WAITING),
+        )
+        for row, told in retrainings.events(at)
+    ]
+    found += [
+        charts.Event(
+            lane="Planned",
+            what=f"{entry.title} ({entry.effect}s alerts)",
+            start=max(entry.starts_at, start),
+            end=min(entry.ends_at, end),
+            standing=Standing.NOT_MEASURED,
+        )
+        for entry in planned_changes(at.session, at.model.id, Span(start, end))
+    ]
     for baseline in at.session.scalars(
         select(BaselineRow).where(BaselineRow.model_id == at.model.id, BaselineRow.active_from.is_not(None))
     ):

@@ -12,7 +12,7 @@ from dashboards.sign_in import LinkPage, ProblemPage, SignInPage
 from service.access import COOKIE, SESSION_AGE
 from service.api.depends import Operator, Parts, Reader
 from service.assembly import Assembly
-from service.pages import alerts, arrivals, drift, fleet, overview, quality, watches
+from service.pages import alerts, arrivals, drift, fleet, overview, quality, retrainings, watches
 from service.pages.assets import by_address
 from service.pages.visit import Visit, addresses, theme_of
 from service.problems import KeyMissing, NotFound
@@ -102,6 +102,12 @@ def monitors_page(visit: Visit, model: str) -> Page:
     return watches.build(visit, model)
 
 
+@page_at("/models/{model}/retraining", "/models/{model}/retraining.json")
+def retraining_page(visit: Visit, model: str) -> Page:
+    """Serve when a model is retrained and what was asked for."""
+    return retrainings.build(visit, model)
+
+
 @page_at("/models/{model}/data", "/models/{model}/data.json")
 def data_page(visit: Visit, model: str) -> Page:
     """Serve what arrived for a model."""
@@ -114,19 +120,26 @@ def alert_page(visit: Visit, alert: str) -> Page:
     return alerts.one(visit, alert)
 
 
-@router.post("/alerts/{alert}/acknowledge")
-def acknowledge(alert: str, parts: Parts, principal: Operator) -> Response:
-    """Acknowledge an alert and show it again."""
-    alerts.acknowledge(parts, principal, alert)
-    return RedirectResponse(_links(parts).alert(alert), status_code=303)
-
-
 @router.post("/alerts/{alert}/resend")
 def resend(alert: str, request: Request, parts: Parts, principal: Operator) -> Response:
     """Owe a delivery once more and show the alert again."""
     form = _form(request)
     alerts.resend(parts, principal, alert, form.get("delivery", ""), form.get("webhook", ""))
     return RedirectResponse(_links(parts).alert(alert), status_code=303)
+
+
+@router.post("/alerts/{alert}/{action}")
+def act(alert: str, action: str, request: Request, parts: Parts, principal: Operator) -> Response:
+    """Acknowledge, resolve, mute or comment on an alert and show it again."""
+    alerts.act(parts, principal, alert, action, _form(request))
+    return RedirectResponse(_links(parts).alert(alert), status_code=303)
+
+
+@router.post("/retrainings/{retraining}/{action}")
+def decide(retraining: str, action: str, parts: Parts, principal: Operator) -> Response:
+    """Do what somebody decided about a retraining and show the model's again."""
+    model = retrainings.decide(parts, principal, retraining, action)
+    return RedirectResponse(_links(parts).model(model, "retraining"), status_code=303)
 
 
 # --- signing in -------------------------------------------------------------------------------------------------------

@@ -5,7 +5,7 @@ import math
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
-from dashboards import alerts, arrivals, charts, drift, fleet, overview, quality, sign_in, watches
+from dashboards import alerts, arrivals, charts, drift, fleet, overview, quality, retraining, sign_in, watches
 from dashboards.model import ModelHead
 from dashboards.page import Banner, Command, Empty, Frame, Links, ModelLink, Page, Spark, View
 from dashboards.standing import Standing
@@ -579,6 +579,12 @@ def alert_page(theme: str = "auto") -> alerts.AlertPage:
             "How far past the limit",
             [charts.Strength(subject=HOSTILE, times=3.0, metric="wasserstein", value=0.4, limit=0.1)],
         ),
+        causes=(
+            alerts.Cause(subject=HOSTILE, monitor="data_drift", metric="wasserstein", value=0.4, times=3.0),
+            alerts.Cause(subject="income", monitor="data_drift", metric="wasserstein", value=0.2, times=1.5),
+        ),
+        planned=(alerts.Planned(title=HOSTILE, effect="annotate", start=NOW - DAY, end=NOW),),
+        comments=(alerts.Comment(author=HOSTILE, text=f"{HOSTILE}\nsecond line", at=NOW),),
         deliveries=(
             alerts.DeliveryLine(
                 uid="msg_1",
@@ -594,6 +600,65 @@ def alert_page(theme: str = "auto") -> alerts.AlertPage:
                 body='{"type": "alert.opened"}',
             ),
         ),
+        may_operate=True,
+    )
+
+
+def retraining_page(theme: str = "auto") -> retraining.RetrainingPage:
+    asked = retraining.Attempt(
+        uid="c" * 32,
+        alert="a" * 32,
+        attempt=2,
+        state="succeeded",
+        standing=Standing.OK,
+        version="v3",
+        reason=f"performance of {HOSTILE} v3 was violated in 2 of its last 3 windows",
+        moment=NOW - DAY,
+        replayed=False,
+        deadline_at=None,
+        training=f"Rows of 2026-08-24 to 2026-11-21: {HOSTILE}",
+        candidate=HOSTILE,
+        verdict="It is better on 512 labelled rows that both predicted.",
+        contests=(
+            retraining.Contest(
+                metric="log_loss",
+                champion=0.61,
+                challenger=0.34,
+                difference=-0.27,
+                lower=-0.31,
+                upper=-0.22,
+                better=True,
+            ),
+        ),
+        promoted_at=None,
+        promoted_by=None,
+        rolled_back_at=None,
+        steps=(
+            retraining.Step(at=NOW - DAY, state="requested", by="policy", detail=""),
+            retraining.Step(at=NOW, state="succeeded", by="receiver", detail=HOSTILE),
+        ),
+        actions=("promote",),
+    )
+    waiting = replace(
+        asked,
+        uid="d" * 32,
+        attempt=1,
+        state="awaiting_approval",
+        standing=Standing.WAITING,
+        candidate=None,
+        contests=(),
+        actions=("approve", "reject"),
+    )
+    return retraining.RetrainingPage(
+        frame=frame("/models/credit-risk/retraining", "credit-risk", theme),
+        title="credit-risk · retraining",
+        head=head(),
+        view=View(),
+        section="retraining",
+        rules=(retraining.Rule(name="When", words=f"{HOSTILE} violated in 2 of 3 windows"),),
+        held="60 of at least 100 labelled rows are there",
+        attempts=(asked, waiting),
+        listeners=0,
         may_operate=True,
     )
 
@@ -800,6 +865,7 @@ def every_page(theme: str = "auto") -> dict[str, Page]:
         "results": results_page(theme),
         "alerts": alerts_page(theme),
         "alert": alert_page(theme),
+        "retraining": retraining_page(theme),
         "monitors": monitors_page(theme),
         "data": data_page(theme),
         "sign-in": sign_in_page(theme),

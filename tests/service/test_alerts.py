@@ -15,7 +15,17 @@ from service.clock import SetClock
 from service.database import Database
 from service.problems import Conflict
 from service.settings import Settings
-from service.tables import AlertRow, DeliveryRow, ModelRow, MonitorRow, ReplayRow, RunRow, VersionRow, WebhookRow
+from service.tables import (
+    AlertRow,
+    CalendarRow,
+    DeliveryRow,
+    ModelRow,
+    MonitorRow,
+    ReplayRow,
+    RunRow,
+    VersionRow,
+    WebhookRow,
+)
 from service.words import DAY, new_id
 from tests.service.empty import copy_empty
 
@@ -171,7 +181,7 @@ def test_features_and_monitors_join_at_most_once_a_day(ward: Ward) -> None:
 def test_what_joins_takes_an_acknowledgement_back(ward: Ward) -> None:
     ward.judge(0, MOVED)
     with ward.database.writing() as session:
-        alerts.acknowledge(session.scalars(select(AlertRow)).one(), "ann", ward.clock.now())
+        alerts.acknowledge(session, session.scalars(select(AlertRow)).one(), "ann", ward.settings, ward.clock.now())
     assert ward.alert().state == "acknowledged"
     ward.judge(1, MOVED)
     assert ward.alert().state == "acknowledged"
@@ -320,3 +330,80 @@ def test_a_call_links_to_the_public_address(ward: Ward) -> None:
     with ward.database.reading() as session:
         body = session.scalars(select(DeliveryRow.body)).one()
     assert f'"alert":"https://plumbline.test/base/alerts/{ward.alert().uid}"' in body
+
+
+def plan(ward: Ward, effect: str, first: int, days: int, title: str = "The price list changes") -> None:
+    """Plan a change of some days."""
+    with ward.database.writing() as session:
+        session.add(
+            CalendarRow(
+                uid=new_id(),
+                title=title,
+                effect=effect,
+                starts_at=START + first * DAY,
+                ends_at=START + (first + days) * DAY,
+                created_by="ann",
+                created_at=START,
+            )
+        )
+
+
+def test_a_planned_change_is_named_in_what_it_explains(ward: Ward) -> None:
+    plan(ward, "annotate", 0, 1)
+    ward.judge(0, MOVED)
+    assert ward.alert().evidence["planned"] == ["The price list changes"]
+    assert ward.events() == ["alert.opened"]
+    with ward.database.reading() as session:
+        assert '"planned":["The price list changes"]' in session.scalars(select(DeliveryRow.body)).one()
+
+
+def test_what_a_suppressing_change_explains_is_kept_and_not_told(ward: Ward) -> None:
+    plan(ward, "suppress", 0, 2)
+    ward.judge(0, MOVED)
+    ward.judge(1, [result("age", "violated"), result("income", "violated")])
+    assert ward.alert().held
+    ward.judge(2, QUIET)
+    ward.judge(3, QUIET)
+    assert ward.alert().state == "resolved"
+    assert ward.events() == []
+
+
+def test_what_outlasts_a_suppressing_change_is_told_then(ward: Ward) -> None:
+    plan(ward, "suppress", 0, 2)
+    ward.judge(0, MOVED)
+    ward.judge(1, MOVED)
+    ward.clock.move(30 * DAY)
+    assert ward.remind() == 0
+    ward.judge(2, MOVED)
+    assert not ward.alert().held
+    assert ward.events() == ["alert.opened"]
+    ward.judge(3, QUIET)
+    ward.judge(4, QUIET)
+    assert ward.events() == ["alert.opened", "alert.resolved"]
+
+
+def test_an_acknowledgement_is_told_once(ward: Ward) -> None:
+    ward.judge(0, MOVED)
+    with ward.database.writing() as session:
+        for _ in range(2):
+            row = session.scalars(select(AlertRow)).one()
+            alerts.acknowledge(session, row, "ann", ward.settings, ward.clock.now())
+    assert ward.events() == ["alert.opened", "alert.acknowledged"]
+
+
+def test_causes_are_ranked_by_how_far_they_are_past_their_limits_and_by_what_the_model_heeds(ward: Ward) -> None:
+    ward.judge(0, [result("age", "violated", value=0.2), result("income", "violated", value=0.9)])
+    assert [(one.subject, round(one.times, 6)) for one in alerts.causes(ward.alert())] == [("income", 9), ("age", 2)]
+    # 2 times the limit of what makes 0.9 of the prediction is more than 9 times of what makes 0.1
+    assert [one.subject for one in alerts.causes(ward.alert(), {"age": 0.9, "income": 0.1})] == ["age", "income"]
+
+
+def test_comments_stay_in_order_under_their_authors(ward: Ward) -> None:
+    ward.judge(0, MOVED)
+    with ward.database.writing() as session:
+        row = session.scalars(select(AlertRow)).one()
+        for who, text in (("ann", "the campaign"), ("bob", "it ends on Friday")):
+            alerts.comment(session, row, who, text, ward.clock.now())
+    with ward.database.reading() as session:
+        found = alerts.comments(session, ward.alert())
+    assert [(one.author, one.text) for one in found] == [("ann", "the campaign"), ("bob", "it ends on Friday")]
