@@ -191,6 +191,12 @@ def _measured(
     deciding = statistics[0]
     subject = Subject(feature=column.label, scale=scale)
     pair = _Pair.of(comparison, column, scale)
+    own = discovery.statistics()[DECIDES[family_of(column)]]
+    told = ""
+    if pair is not None and pair.constant:
+        own = deciding = discovery.statistics()[DECIDES["categorical"]]
+        statistics = [deciding, *(found for found in statistics[1:] if Type.CATEGORICAL in found.types)]
+        told = "; the baseline is constant, so values are compared as equal or not"
     reason = _never(pair, column, deciding, parameters)
     if pair is None or reason:
         return [_without(deciding, subject, reason, pair, counted=False)]
@@ -214,8 +220,8 @@ def _measured(
     if scale > 1 and not null.enough:
         reason = f"a scale of {scale} windows needs {ENOUGH_BLOCKS} quiet blocks, {null.quiet_blocks} have rows enough"
         return [_without(deciding, subject, reason, pair, counted=False)]
-    own = discovery.statistics()[DECIDES[family_of(column)]]
     note = null.note if null.enough or not comparison.blocks_reason else f"{null.note}; {comparison.blocks_reason}"
+    note = f"{note}{told}".removeprefix("; ")
     least = parameters.least_effect(column, scale)
     results = [_result(deciding, subject, pair, null, note, effect=null.effect(own), min_effect=least)]
     results += [_result(statistic, subject, pair, null, note) for statistic in statistics[1:]]
@@ -351,6 +357,8 @@ class _Pair:
     spread: float = 1.0
     n_baseline: int = 0
     n_window: int = 0
+    constant: bool = False
+    """Whether the baseline holds one number only: then its cells are compared as categories, having no scale."""
 
     @staticmethod
     def of(comparison: Comparison, column: Column, scale: int) -> _Pair | None:
@@ -361,6 +369,9 @@ class _Pair:
             spread = sqrt(max(base.m2, 0.0) / base.count) if base.minimum < base.maximum else 0.0
             places = np.clip((base.sums + now.sums) / spread, -1e150, 1e150) if spread > 0 else None
             counts = base.counts.astype(np.float64), now.counts.astype(np.float64)
+            if base.minimum == base.maximum:
+                sizes = int(counts[0].sum()), int(counts[1].sum())
+                return _Pair(*counts, False, None, None, 1.0, *sizes, constant=True)
             values = _mean_values(base, now, comparison.baseline.layout.columns[column.name])
             return _Pair(*counts, True, places, values, spread, int(counts[0].sum()), int(counts[1].sum()))
         if isinstance(base, CategoryProfile) and isinstance(now, CategoryProfile):
@@ -391,7 +402,7 @@ def _never(pair: _Pair | None, column: Column, statistic: BinnedStatistic, param
     if pair.n_baseline < parameters.min_rows:
         return f"insufficient rows in the baseline: {pair.n_baseline} of {parameters.min_rows}"
     if pair.ordered and not (isfinite(pair.spread) and pair.spread > 0):
-        return "the baseline is constant" if pair.spread == 0 else "the baseline's standard deviation is not finite"
+        return "the baseline's standard deviation is not finite"
     return ""
 
 

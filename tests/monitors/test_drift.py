@@ -117,7 +117,6 @@ def test_values_count_not_rows() -> None:
 @pytest.mark.parametrize(
     ("column", "values", "reason"),
     [
-        (feature("x"), np.full(500, 7.0), "the baseline is constant"),
         (feature("x"), np.full(500, np.nan), "insufficient rows in the baseline: 0 of 30"),
         (feature("x", Type.TEXT), ["a text"] * 500, "a text column has no bins to compare"),
         (feature("x", Type.DATETIME), np.arange(500) * 10**9, "a date moves with time"),
@@ -179,6 +178,17 @@ def test_a_category_that_was_constant_can_drift() -> None:
     old, new = {"job": ["clerk"] * 900}, {"job": ["clerk"] * 100 + ["smith"] * 100}
     (result,) = BudgetPolicy().judge(drift(comparison([JOB], old, new)), 0.01)
     assert result.verdict is Verdict.VIOLATED
+
+
+def test_a_number_that_was_constant_can_drift() -> None:
+    old, new = {"x": np.full(900, 7.0)}, {"x": np.where(np.arange(200) % 2, 7.0, 7.5)}
+    (result,) = BudgetPolicy().judge(drift(comparison([feature("x")], old, new), methods={"numeric": "ed"}), 0.01)
+    assert result.verdict is Verdict.VIOLATED
+    assert result.metric == "jensenshannon"
+    assert result.note.endswith("the baseline is constant, so values are compared as equal or not")
+    (still,) = BudgetPolicy().judge(drift(comparison([feature("x")], old, {"x": np.full(200, 7.0)})), 0.01)
+    assert still.verdict is Verdict.OK
+    assert still.value == 0
 
 
 def test_a_constant_that_stays_is_ok() -> None:
