@@ -508,6 +508,8 @@ class Kind(ABC):
     title: ClassVar[str]
     source: ClassVar[str] = ""
     needs_labels: ClassVar[bool] = False
+    needs_attributions: ClassVar[bool] = False
+    """Whether the rows that it is handed are to carry ``attributions.<input>`` columns, posted or computed."""
     judges_empty: ClassVar[bool] = False
     """Whether it judges windows without any record too, as volume and freshness do."""
     default: ClassVar[bool] = False

@@ -13,6 +13,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from service.access import Keyring
 from service.clock import Clock, SystemClock
 from service.database import Database
+from service.explanations import Explanations
 from service.ingest.writer import Writer
 from service.lake import Index, Lake, Sealer, host
 from service.problems import Unavailable
@@ -42,6 +43,7 @@ class Assembly:
     keyring: Keyring
     sender: Sender
     worker: Worker
+    explanations: Explanations
 
     @property
     def software(self) -> str:
@@ -125,6 +127,8 @@ def assemble(settings: Settings, clock: Clock | None = None) -> Assembly:
     database = Database(settings.database)
     lake = Lake(settings.lake, secret)
     index = Index(lake)
+    profiles = Profiles(database, lake, clock, settings)
+    worker = Worker()
     return Assembly(
         settings=settings,
         clock=clock,
@@ -134,8 +138,9 @@ def assemble(settings: Settings, clock: Clock | None = None) -> Assembly:
         index=index,
         writer=Writer(database, clock, settings, secret, index),
         sealer=Sealer(database, lake, clock, settings),
-        profiles=Profiles(database, lake, clock, settings),
+        profiles=profiles,
         keyring=Keyring(database, clock, settings),
         sender=Sender(database, clock, settings, secret),
-        worker=Worker(),
+        worker=worker,
+        explanations=Explanations(database, lake, clock, settings, profiles, worker),
     )

@@ -30,6 +30,7 @@ from service import alerts, baselines, retraining, windows
 from service.alerts import Finding
 from service.clock import Clock
 from service.database import EPOCH, Database
+from service.explanations import Explanations
 from service.lake import Lake
 from service.lake.lease import LeaseLost, is_gone, kept, lease_now, owner_here
 from service.problems import Problem
@@ -87,6 +88,7 @@ class Workshop:
     settings: Settings
     software: str
     worker: Worker
+    explanations: Explanations
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -475,8 +477,10 @@ def compared(session: Session, workshop: Workshop, due: Due, known: Measured) ->
         ends_at=due.window.end,
         generator=generators(due),
         task=baselines.task_of(due.model),
-        rows=lambda: workshop.profiles.sample(session, due.version, due.window, labels=True),
-        baseline_rows=lambda: baselines.sample(workshop.lake, baseline),
+        rows=lambda: _attributed(workshop, due, baseline, _sampled(session, workshop, due), window=True),
+        baseline_rows=lambda: _attributed(
+            workshop, due, baseline, baselines.sample(workshop.lake, baseline), window=False
+        ),
         buckets=lambda: workshop.profiles.buckets(session, due.version, layout.number, due.window, labels=labels),
         work=lambda task, document, tables: handed_over(workshop, task, document, tables),
     )
@@ -491,6 +495,19 @@ def handed_over(
     except WorkFailed as problem:
         raise WorkNotDoneError(problem.detail or problem.title) from problem
     return answer
+
+
+def _sampled(session: Session, workshop: Workshop, due: Due) -> pa.Table | None:
+    return workshop.profiles.sample(session, due.version, due.window, labels=True)
+
+
+def _attributed(
+    workshop: Workshop, due: Due, baseline: BaselineRow, rows: pa.Table | None, *, window: bool
+) -> pa.Table | None:
+    """Return sampled rows, with attributions where the kind of monitor needs them."""
+    if not due.kind.needs_attributions:
+        return rows
+    return workshop.explanations.with_attributions(due.model.id, due.version.id, baseline, rows, window=window)
 
 
 def generators(due: Due) -> Callable[[str, Subject], np.random.Generator]:

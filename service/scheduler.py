@@ -111,6 +111,7 @@ class Scheduler:
             settings=assembly.settings,
             software=assembly.software,
             worker=assembly.worker,
+            explanations=assembly.explanations,
         )
         self._jobs: BackgroundScheduler | None = None
         self._stopping = threading.Event()

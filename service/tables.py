@@ -647,6 +647,49 @@ class ExclusionRow(Base):
     created_at: Mapped[datetime]
 
 
+class ArtifactRow(Base):
+    """The model of a version: an uploaded file, or the endpoint that serves it; the newest of a version counts."""
+
+    __tablename__ = "artifact"
+
+    id: Mapped[int] = _key()
+    model_id: Mapped[int] = _to("model")
+    version_id: Mapped[int] = _to("version")
+    kind: Mapped[str] = mapped_column(String(32))
+    """The format of the file, told by its content, or ``endpoint``."""
+    digest: Mapped[str] = mapped_column(String(64))
+    """SHA-256 of the file, or of the endpoint's description, with the manifest's."""
+    path: Mapped[str | None] = mapped_column(Text)
+    """The file, relative to the lake."""
+    size: Mapped[int] = mapped_column(default=0)
+    endpoint: Mapped[dict[str, Any] | None]
+    """``{"url", "protocol"}``"""
+    manifest: Mapped[dict[str, Any]] = mapped_column(default=dict)
+    about: Mapped[dict[str, Any]] = mapped_column(default=dict)
+    """What loading it told: columns, inputs, classes, scales."""
+    created_at: Mapped[datetime]
+
+
+class ExplanationRow(Base):
+    """An explanation that was given: the cache of those asked for again, and for good those that are kept."""
+
+    __tablename__ = "explanation"
+    __table_args__ = (UniqueConstraint("model_id", "fingerprint"),)
+
+    id: Mapped[int] = _key()
+    uid: Mapped[str] = mapped_column(String(32), unique=True)
+    model_id: Mapped[int] = _to("model", index=False)
+    version_id: Mapped[int] = _to("version")
+    kind: Mapped[str] = mapped_column(String(16))
+    """``local``, ``global`` or ``dependence``."""
+    fingerprint: Mapped[str] = mapped_column(String(64))
+    """Of all that the numbers depend on: rows, artifact, baseline, method, options, output, class, seed."""
+    kept: Mapped[bool] = mapped_column(default=False)
+    document: Mapped[bytes]
+    """zstd of JSON."""
+    created_at: Mapped[datetime] = mapped_column(index=True)
+
+
 # --- what is owed -----------------------------------------------------------------------------------------------------
 
 

@@ -9,6 +9,8 @@ from typing import Any
 from fastapi import APIRouter
 from pydantic import TypeAdapter
 
+from explainers import discovery as found
+from explainers.contract import Artifact, Endpoint, Method
 from monitors import discovery
 from monitors.contract import BinnedStatistic, Kind, Metric, RowStatistic
 from service import webhooks
@@ -137,6 +139,19 @@ def _webhook(name: str, kind: WebhookKind) -> dict[str, Any]:
     }
 
 
+def _explainer(what: str, thing: Method | Artifact | Endpoint, options: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "name": thing.name,
+        "what": what,
+        "title": thing.title,
+        "description": _told(type(thing)),
+        **({"parameters": options, "additive": thing.additive} if isinstance(thing, Method) else {}),
+        "source": thing.source,
+        "by": found.by(type(thing)) or None,
+        "example": {"method": thing.name} if what == "method" else {what: thing.name},
+    }
+
+
 @router.get("/monitors", operation_id="catalog_monitors", summary="What can be watched")
 def monitors(principal: Reader) -> dict[str, object]:  # noqa: ARG001 - the scope is declared by it
     """List the kinds of monitors, plug-ins included; `refused` are those that cannot be used, and why."""
@@ -154,8 +169,15 @@ def metrics(principal: Reader) -> dict[str, object]:  # noqa: ARG001 - the scope
 
 @router.get("/explainers", operation_id="catalog_explainers", summary="How predictions can be explained")
 def explainers(principal: Reader) -> dict[str, object]:  # noqa: ARG001 - the scope is declared by it
-    """List the explainers; none is installed yet."""
-    return listed([], None)
+    """List the methods, the formats of model files and the protocols of endpoints, plug-ins included."""
+    return listed(
+        [
+            *(_explainer("method", each, each.options.model_json_schema()) for each in found.methods().values()),
+            *(_explainer("artifact", each, {}) for each in found.artifacts().values()),
+            *(_explainer("endpoint", each, {}) for each in found.endpoints().values()),
+        ],
+        None,
+    )
 
 
 @router.get("/webhooks", operation_id="catalog_webhooks", summary="Where events can be delivered")

@@ -148,6 +148,12 @@ def patience(request: Request) -> float:
     return min(float(match[1]), LONGEST_WAIT) if match else WAIT
 
 
+async def waiting(request: Request, job: Job) -> Response:
+    """Return 202 and where to look."""
+    document = await run_sync(lambda: _document(request.app.state.assembly, job.uid))
+    return JSONResponse(document, 202, {"Location": f"/v1/jobs/{job.uid}", "Retry-After": "2"})
+
+
 async def answer(request: Request, job: Job, status: int = 201, location: str | None = None) -> Response:
     """Return what the job made if it is done in time, else 202 and where to look; its problems are raised."""
     result: dict[str, Any] | None = None
@@ -162,8 +168,7 @@ async def answer(request: Request, job: Job, status: int = 201, location: str | 
         raise JobCancelled("the job was cancelled") from None
     if result is not None:
         return JSONResponse(result, status, {"Location": location} if location else None)
-    document = await run_sync(lambda: _document(request.app.state.assembly, job.uid))
-    return JSONResponse(document, 202, {"Location": f"/v1/jobs/{job.uid}", "Retry-After": "2"})
+    return await waiting(request, job)
 
 
 def _document(parts: Assembly, uid: str) -> dict[str, Any]:

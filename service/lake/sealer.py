@@ -31,6 +31,7 @@ from service.problems import Unavailable
 from service.settings import Settings
 from service.tables import (
     ArrivalRow,
+    ArtifactRow,
     BaselineRow,
     DirtyRow,
     IdRunRow,
@@ -869,6 +870,7 @@ class Sealer:
             known |= {file for file in session.scalars(select(IngestBatchRow.file).distinct()) if file}
             given = select(RetrainingRow.uid).where(RetrainingRow.training_until > self.clock.now())
             known |= {f"training/{uid}.parquet" for uid in session.scalars(given)}
+            known |= {path for path in session.scalars(select(ArtifactRow.path)) if path}
         return self.lake.sweep(known)
 
 

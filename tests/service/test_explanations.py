@@ -1,0 +1,288 @@
+"""Explanations as callers meet them: an artifact put, predictions attributed, kept, and read years later."""
+
+import csv
+import io
+import json
+import pickle
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import lightgbm
+import numpy as np
+import pandas as pd
+import pytest
+import shap
+from pydantic import SecretStr
+from pytest_httpserver import HTTPServer
+from starlette.testclient import TestClient
+from werkzeug import Request, Response
+
+from service.app import create_app
+from service.clock import SetClock
+from service.settings import Settings
+from tests.conftest import ADMIN_KEY
+
+NOW = datetime(2026, 3, 1, tzinfo=UTC)
+NAMES = ["age", "income", "debt"]
+
+
+def people(rows: int, seed: int) -> pd.DataFrame:
+    return pd.DataFrame(np.random.default_rng(seed).normal(size=(rows, 3)), columns=NAMES)
+
+
+def chance(frame: pd.DataFrame) -> Any:
+    return lightgbm_model().predict(frame)
+
+
+_held: list[Any] = []
+
+
+def lightgbm_model() -> Any:
+    """Train once: the chance of default grows with debt and falls with income; age plays no part."""
+    if not _held:
+        frame = people(2000, 0)
+        risk = 1 / (1 + np.exp(-(2 * frame["debt"] - frame["income"])))
+        answer = np.random.default_rng(1).random(2000) < risk
+        data = lightgbm.Dataset(frame, answer)
+        _held.append(lightgbm.train({"objective": "binary", "verbose": -1, "num_leaves": 8}, data, 30))
+    return _held[0]
+
+
+def artifact() -> bytes:
+    return bytes(lightgbm_model().model_to_string().encode())
+
+
+def file(frame: pd.DataFrame, start: datetime, prefix: str, **columns: Any) -> bytes:
+    """Return records as CSV, two hundred a day."""
+    told = frame.assign(
+        prediction_id=[f"{prefix}{place}" for place in range(len(frame))],
+        timestamp=[(start + timedelta(hours=place * 24 // 200)).isoformat() for place in range(len(frame))],
+        score=chance(frame),
+        prediction=(chance(frame) > 0.5).astype(int),
+        **columns,
+    )
+    return told.to_csv(index=False).encode()
+
+
+@pytest.fixture(scope="module")
+def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestClient]:
+    """Return a service with a model of defaults, its baseline, and a day of predictions; and a model with nothing."""
+    settings = Settings(
+        data_dir=tmp_path_factory.mktemp("explanations"),
+        admin_key=SecretStr(ADMIN_KEY),
+        outbound_allow=("127.0.0.1",),
+        outbound_http=True,
+        tick_seconds=3600.0,
+    )
+    headers = {"authorization": f"Bearer {ADMIN_KEY}", "prefer": "wait=60"}
+    with TestClient(create_app(settings, SetClock(NOW)), raise_server_exceptions=False, headers=headers) as made:
+        about = {"task": "binary", "classes": ["0", "1"], "positive_class": "1", "favourable_outcome": "0"}
+        for name in ("loans", "bare"):
+            assert made.post("/v1/models", json={"name": name, **about}).status_code == 201
+        csv_type = {"content-type": "text/csv"}
+        roles = {name: name for name in ("score", "prediction", "timestamp", "prediction_id")}
+        baseline = file(people(400, 3), NOW - timedelta(days=30), "b")
+        answer = made.post(
+            "/v1/models/loans/baselines", params={"name": "reference", **roles}, content=baseline, headers=csv_type
+        )
+        assert answer.status_code == 201, answer.text
+        sent = file(people(200, 4), NOW - timedelta(days=1), "p")
+        for name in ("loans", "bare"):
+            answer = made.post(f"/v1/models/{name}/predictions", content=sent, headers=csv_type)
+            assert answer.status_code == 200, answer.text
+        yield made
+
+
+def put(client: TestClient, data: bytes, model: str = "loans") -> Any:
+    return client.put(f"/v1/models/{model}/versions/1/artifact", content=data)
+
+
+def test_a_prediction_is_explained_by_its_id(client: TestClient) -> None:
+    answer = put(client, artifact())
+    assert answer.status_code == 200, answer.text
+    assert answer.json()["inputs"] == NAMES
+    digest = answer.json()["digest"]
+    answer = client.post("/v1/models/loans/explanations", json={"prediction_ids": ["p0", "p1"], "keep": True})
+    assert answer.status_code == 200, answer.text
+    told = answer.json()
+    item = told["items"][0]
+    expected = shap.TreeExplainer(lightgbm_model()).shap_values(people(200, 4).head(2))
+    assert [item["attributions"][name] for name in NAMES] == pytest.approx(list(expected[0]), abs=1e-6)
+    assert item["base_value"] + sum(item["attributions"].values()) == pytest.approx(item["prediction"])
+    about = {name: item[name] for name in ("version", "artifact_digest", "method", "exact", "output", "class", "seed")}
+    assert about == {
+        "version": "1", "artifact_digest": digest, "method": "native", "exact": True, "output": "margin", "class": "1",
+        "seed": 0,
+    }  # fmt: skip
+    assert item["background"]["baseline"] == "reference"
+    # the favourable outcome is 0 and class 1 is explained: what pushes up speaks against the person
+    assert [reason["feature"] for reason in item["reasons"]] == [
+        name for name, value in sorted(item["attributions"].items(), key=lambda pair: -pair[1]) if value > 0
+    ]
+    assert item["logged"]["score"] == pytest.approx(float(chance(people(200, 4).head(1))[0]))
+
+    again = client.post("/v1/models/loans/explanations", json={"prediction_ids": ["p0", "p1"], "keep": True}).json()
+    assert again["cached"]
+    assert again["items"] == told["items"]
+
+    kept = client.get(f"/v1/explanations/{told['id']}")
+    assert kept.json()["items"] == told["items"]
+    assert kept.json()["software"]["lightgbm"] == lightgbm.__version__
+    rows = list(csv.DictReader(io.StringIO(client.get(f"/v1/explanations/{told['id']}?format=csv").text)))
+    assert [(row["prediction_id"], row["feature"]) for row in rows][:4] == [
+        ("p0", "age"), ("p0", "income"), ("p0", "debt"), ("p1", "age"),
+    ]  # fmt: skip
+    assert float(rows[0]["attribution"]) == item["attributions"]["age"]
+
+
+def test_posted_records_are_explained_on_the_scale_that_is_asked_for(client: TestClient) -> None:
+    put(client, artifact())
+    record = {"features": {"debt": 1.5, "age": 0.0, "income": -1.0}}
+    body = {"records": [record], "output": "probability", "class": "0"}
+    item = client.post("/v1/models/loans/explanations", json=body).json()["items"][0]
+    expected = 1 - float(chance(pd.DataFrame([[0.0, -1.0, 1.5]], columns=NAMES))[0])
+    assert item["prediction"] == pytest.approx(expected)
+    assert (item["class"], item["output"], item["method"]) == ("0", "probability", "enumeration")
+    assert item["base_value"] + sum(item["attributions"].values()) == pytest.approx(expected)
+    missing = client.post("/v1/models/loans/explanations", json={"records": [{"features": {"age": 1.0}}]})
+    assert missing.status_code == 200  # missing values are missing, as they are for the model itself
+
+
+def test_importance_and_partial_dependence_of_a_span(client: TestClient) -> None:
+    put(client, artifact())
+    span = {"from": (NOW - timedelta(days=1)).isoformat(), "to": NOW.isoformat(), "rows": "150"}
+    told = client.get("/v1/models/loans/explanations/global", params=span)
+    assert told.status_code == 200, told.text
+    features = {entry["feature"]: entry for entry in told.json()["features"]}
+    assert [entry["feature"] for entry in told.json()["features"]][:2] == ["debt", "income"]
+    for entry in features.values():
+        assert entry["interval"][0] <= entry["importance"] <= entry["interval"][1]
+        assert entry["importance"] == pytest.approx(entry["baseline_importance"], rel=0.5, abs=0.2)
+    assert told.json()["ndcg"] > 0.9
+    answer = client.post("/v1/models/loans/partial-dependence", json={"feature": "debt", "output": "probability"})
+    assert answer.status_code == 200, answer.text
+    curve = answer.json()["mean"][0]
+    assert curve[-1] - curve[0] > 0.5
+    refused = client.post("/v1/models/loans/partial-dependence", json={"feature": "height"})
+    assert refused.status_code == 422
+    assert "does not take 'height'" in refused.json()["detail"]
+
+
+def test_posted_attributions_are_told_as_they_came(client: TestClient) -> None:
+    record = {"prediction_id": "own", "features": {"age": 41}, "score": 0.7, "attributions": {"age": 0.25}}
+    assert client.post("/v1/models/bare/predictions", json=record).status_code == 200
+    item = client.post("/v1/models/bare/explanations", json={"prediction_ids": ["own"]}).json()["items"][0]
+    assert (item["method"], item["attributions"]) == ("posted", {"age": 0.25})
+    assert item["reasons"][0]["feature"] == "age"
+    without = client.post("/v1/models/bare/explanations", json={"prediction_ids": ["p0"]})
+    assert without.status_code == 409
+    assert "has no artifact" in without.json()["detail"]
+
+
+@pytest.mark.parametrize(
+    ("data", "sentence"),
+    [(pickle.dumps({"a": 1}), "this is a pickle"), (b"tree\nnothing", "damaged"), (b"hello", "none of the formats")],
+)
+def test_what_cannot_be_loaded_safely_is_refused_with_a_sentence(
+    client: TestClient, data: bytes, sentence: str
+) -> None:
+    answer = put(client, data, "bare")
+    assert answer.status_code == 422
+    assert sentence in answer.json()["detail"]
+    assert client.get("/v1/models/bare/versions/1/artifact").status_code == 404
+
+
+def test_columns_that_the_schema_does_not_have_are_refused(client: TestClient) -> None:
+    frame = people(100, 5).rename(columns={"debt": "debts"})
+    data = lightgbm.train({"verbose": -1}, lightgbm.Dataset(frame, frame["age"]), 2).model_to_string().encode()
+    answer = put(client, data)
+    assert answer.status_code == 422
+    assert "takes 'debts', which the version's schema does not have" in answer.json()["detail"]
+
+
+def test_faults_of_the_body_are_named(client: TestClient) -> None:
+    wrong: list[dict[str, Any]] = [{}, {"prediction_ids": ["a"], "records": [{"features": {}}]}, {"records": []}]
+    for body in wrong:
+        assert client.post("/v1/models/loans/explanations", json=body).status_code == 422
+    assert client.post("/v1/models/loans/explanations", json={"prediction_ids": ["zz"]}).status_code == 404
+    assert client.get("/v1/explanations/nope").status_code == 404
+    put(client, artifact())
+    body = {"prediction_ids": ["p0"], "method": "magic"}
+    answer = client.post("/v1/models/loans/explanations", json=body)
+    assert answer.status_code == 422
+    assert "there are auto" in answer.json()["detail"]
+
+
+def answering(protocol: str) -> Callable[[Request], Response]:
+    """Return a model server of a protocol that serves the LightGBM model."""
+
+    def handle(request: Request) -> Response:
+        if protocol == "sagemaker":
+            frame = pd.read_csv(io.BytesIO(request.get_data()), header=None, names=NAMES)
+            return Response("\n".join(map(str, chance(frame))), content_type="text/csv")
+        told = request.get_json()
+        if protocol == "v2":
+            frame = pd.DataFrame({given["name"]: given["data"] for given in told["inputs"]})
+            scores = list(chance(frame[NAMES]))
+            output = {"name": "predict_proba", "shape": [len(scores), 2], "datatype": "FP64"}
+            return Response(json.dumps({"outputs": [output | {"data": [v for s in scores for v in (1 - s, s)]}]}))
+        rows = told["instances" if protocol == "v1" else "records"]
+        return Response(json.dumps({"predictions": list(chance(pd.DataFrame(rows)[NAMES]))}))
+
+    return handle
+
+
+@pytest.mark.parametrize(
+    "protocol", ["v2", *(pytest.param(name, marks=pytest.mark.long) for name in ("v1", "sagemaker", "plain"))]
+)
+def test_a_model_behind_an_endpoint_is_explained_from_outside(
+    client: TestClient, httpserver: HTTPServer, protocol: str
+) -> None:
+    httpserver.expect_request("/infer").respond_with_handler(answering(protocol))
+    url = httpserver.url_for("/infer").replace("localhost", "127.0.0.1")
+    endpoint = {"endpoint": {"url": url, "protocol": protocol}}
+    answer = client.put("/v1/models/loans/versions/1/artifact", json=endpoint)
+    assert answer.status_code == 200, answer.text
+    answer = client.post("/v1/models/loans/explanations", json={"prediction_ids": ["p0"]})
+    assert answer.status_code == 200, answer.text
+    item = answer.json()["items"][0]
+    assert (item["method"], item["exact"], item["output"]) == ("enumeration", True, "probability")
+    assert item["prediction"] == pytest.approx(item["logged"]["score"])
+    assert item["base_value"] + sum(item["attributions"].values()) == pytest.approx(item["prediction"])
+    httpserver.clear()
+    httpserver.expect_request("/infer").respond_with_data("out of order", status=503)
+    failed = client.post("/v1/models/loans/explanations", json={"prediction_ids": ["p1"]})
+    assert failed.status_code == 422
+    assert "the endpoint answered 503" in failed.json()["detail"]
+
+
+def test_an_endpoint_inside_is_not_called(client: TestClient) -> None:
+    endpoint = {"endpoint": {"url": "http://169.254.169.254/latest", "protocol": "plain"}}
+    answer = client.put("/v1/models/loans/versions/1/artifact", json=endpoint)
+    assert answer.status_code == 422
+    assert "PLUMBLINE_OUTBOUND_ALLOW" in answer.json()["detail"]
+
+
+def test_attribution_drift_of_an_uploaded_model_is_monitored(client: TestClient) -> None:
+    put(client, artifact())
+    monitor = {
+        "name": "explained", "kind": "attribution_drift", "schedule": "daily", "parameters": {"min_rows": 20},
+    }  # fmt: skip
+    assert client.post("/v1/models/loans/monitors", json=monitor).status_code == 201
+    span = {"from": (NOW - timedelta(days=1)).isoformat(), "to": NOW.isoformat()}
+    client.app.state.assembly.sealer.seal(1)  # type: ignore[attr-defined]
+    answer = client.post("/v1/models/loans/monitors/explained/runs", json=span)
+    assert answer.status_code in (200, 201, 202), answer.text
+    assert client.app.state.scheduler.work_model(1) == 1  # type: ignore[attr-defined]
+    run = client.get(f"/v1/models/loans/runs/{answer.json()['id']}").json()
+    assert run["status"] in ("ok", "partial"), run
+    results = {result["metric"]: result for result in run["results"] if not result.get("feature")}
+    assert results["ndcg"]["value"] > 0.9, run
+    assert results["ndcg"]["verdict"] == "ok"
+    assert results["attribution_shift"]["p_value"] > 0.001
+
+
+def test_the_catalogue_lists_what_the_package_contains(client: TestClient) -> None:
+    told = {(each["what"], each["name"]) for each in client.get("/v1/catalog/explainers").json()["items"]}
+    assert {("method", "native"), ("artifact", "onnx"), ("endpoint", "v2")} <= told
