@@ -134,6 +134,8 @@ class Result:
     threshold: float | None = None
     rule: Rule | None = None
     estimated: bool = False
+    detected_at: datetime | None = None
+    """When a sequential detector saw the newest change."""
     n_window: int = 0
     n_baseline: int = 0
     label_coverage: float | None = None
@@ -461,7 +463,9 @@ class Comparison:
     ``rows()`` is the window's row sample and ``baseline_rows()`` the baseline's, at most 10,000 rows drawn at random:
     tables in the lake's columns (``features.age``, ``prediction``, ``score``, ``ground_truth``, …) without protected
     attributes, read when they are asked for; None where there are none. ``buckets()`` are the profiles of the window's
-    hours (days where it is longer than a week), those without rows left out.
+    hours (days where it is longer than a week), those without rows left out. ``answers()`` are the last 100,000
+    labelled rows before its end in order of time and id: ``timestamp``, ``prediction``, ``ground_truth``;
+    ``detections`` holds the moment of the newest change that the detectors of earlier windows found, by metric.
     ``work(task, document, tables)`` has a task of the worker process done and returns its document; what other
     libraries compute comes from there. It raises WorkNotDoneError.
     """
@@ -480,6 +484,8 @@ class Comparison:
     baseline_rows: Callable[[], pa.Table | None] = _no_rows
     buckets: Callable[[], Sequence[Profile]] = _no_buckets
     work: Callable[[str, Mapping[str, Any], Mapping[str, pa.Table]], Mapping[str, Any]] = _no_work
+    answers: Callable[[], pa.Table | None] = _no_rows
+    detections: Mapping[str, datetime] = field(default_factory=dict)
 
     @property
     def window(self) -> Profile:
@@ -508,6 +514,9 @@ class Kind(ABC):
     title: ClassVar[str]
     source: ClassVar[str] = ""
     needs_labels: ClassVar[bool] = False
+    """Whether its windows wait for labels."""
+    reads_labels: ClassVar[bool] = False
+    """Whether it looks at labels where there are some, without waiting for them."""
     needs_attributions: ClassVar[bool] = False
     """Whether the rows that it is handed are to carry ``attributions.<input>`` columns, posted or computed."""
     judges_empty: ClassVar[bool] = False

@@ -215,7 +215,7 @@ def measure_performance(comparison: Comparison, parameters: PerformanceParameter
             effect = None
             if isfinite(old):
                 effect = float(deterioration(metric.direction, value, old))
-                least = _least(parameters, metric, figure, around, old)
+                least = least_effect(parameters, metric, figure, around, old)
             if p_value is None and decides and not note:
                 note = "the baseline has no labels to compare with" if not isfinite(old) else "no chance can be given"
             results.append(
@@ -238,7 +238,7 @@ def measure_performance(comparison: Comparison, parameters: PerformanceParameter
     return results if alike is None else [*results, alike]
 
 
-def _least(
+def least_effect(
     parameters: PerformanceParameters, metric: Metric, figure: Figure, around: Spread | None, old: float
 ) -> float | None:
     """Return the least deterioration that is reported: as set, or half the width of the baseline's interval."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -184,14 +184,18 @@ def outcome_null(
     metrics: Sequence[Metric],
     generator: np.random.Generator,
     least: int,
+    through: Callable[[Table], Table] = lambda table: table,
 ) -> OutcomeNull:
-    """Return what the figures of a window and a baseline, and of blocks with at least so many labels, vary by."""
+    """Return what the figures of a window and a baseline, and of blocks with at least so many labels, vary by.
+
+    ``through`` makes the table that is measured of each one that is drawn.
+    """
     pooled = window.with_parts([np.add(*pair) for pair in zip(window.parts(), baseline.parts(), strict=True)]).coarse()
     own = [round(float(part.sum())) for part in _coarse_parts(window)]
     drawn = [_without_replacement(part, size, generator) for part, size in zip(pooled.parts(), own, strict=True)]
     swapped = (
-        figures(metrics, pooled.with_parts(drawn)),
-        figures(metrics, pooled.with_parts([part - some for part, some in zip(pooled.parts(), drawn, strict=True)])),
+        figures(metrics, through(pooled.with_parts(drawn))),
+        figures(metrics, through(pooled.with_parts(_rest(pooled, drawn)))),
     )
     null = OutcomeNull(swapped, float(window.labelled))
     if blocks is None:
@@ -201,8 +205,16 @@ def outcome_null(
         return null
     quiet = blocks.with_parts([part[kept] for part in blocks.parts()]).compact()
     return OutcomeNull(
-        swapped, float(window.labelled), figures(metrics, quiet), figures(metrics, total(quiet)), quiet.labelled
+        swapped,
+        float(window.labelled),
+        figures(metrics, through(quiet)),
+        figures(metrics, through(total(quiet))),
+        quiet.labelled,
     )
+
+
+def _rest(pooled: Table, drawn: Sequence[Counts]) -> list[Counts]:
+    return [part - some for part, some in zip(pooled.parts(), drawn, strict=True)]
 
 
 def _coarse_parts(table: Table) -> tuple[Counts, ...]:

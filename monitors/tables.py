@@ -157,6 +157,8 @@ class MulticlassTable:
     classes: tuple[str, ...]
     cells: Counts
     asked: Mapping[str, BinaryTable]
+    expected: bool = False
+    """Whether labels are expected and not known: then only the questions and the answers that are right are counted."""
 
     @cached_property
     def confusion(self) -> Counts:
@@ -186,7 +188,7 @@ class MulticlassTable:
 
     def one(self, class_: str, *, scores: bool = False) -> BinaryTable | None:
         """Return the table of "is it this class": of labels and predictions, or of the scores where it has any."""
-        if scores:
+        if scores or self.expected:
             return self.asked.get(class_)
         place, whole = self.classes.index(class_), self.confusion
         tp = whole[..., place, place]

@@ -31,7 +31,8 @@ from service.alerts import Finding
 from service.clock import Clock
 from service.database import EPOCH, Database
 from service.explanations import Explanations
-from service.lake import Lake
+from service.lake import Lake, reader
+from service.lake.columns import together
 from service.lake.lease import LeaseLost, is_gone, kept, lease_now, owner_here
 from service.problems import Problem
 from service.profiles import Profiles, watermark
@@ -59,6 +60,8 @@ ROLLING, SEASONAL = "rolling", "seasonal"
 WEEK = 7 * DAY
 LABELS: Mapping[str, Any] = {"delay": "30d", "min_coverage": 0.8, "min_rows": 100}
 """When a window's labels are complete enough, where a monitor does not say."""
+ANSWERS = 100_000
+"""Labelled rows that sequential detectors are fed at most."""
 OWN_WINDOWS = 60
 """How many of the model's own quiet windows are compared at most."""
 ATTEMPTS = 2
@@ -208,7 +211,7 @@ def measure(session: Session, workshop: Workshop, due: Due, into: Measured) -> N
     if not into.rows and not (kind.judges_empty and due.live):
         raise Unmeasured("no_data", "no record fell into the window")
     _check_whole(due, into.rows)
-    if kind.needs_labels:
+    if kind.needs_labels or kind.reads_labels:
         into.labels_seen = labels_in(session, due, due.window)
     into.baseline = _baseline(session, due)
     into.layout = due.version.layout or into.baseline.layout
@@ -222,6 +225,8 @@ def measure(session: Session, workshop: Workshop, due: Due, into: Measured) -> N
         into.results = [replace(result, verdict=None) for result in found]
     else:
         into.results = policy.judge(found, into.alpha)
+    if kind.reads_labels:
+        into.labelled = label_coverage(comparison.window)[0]
 
 
 def record(session: Session, workshop: Workshop, due: Due, claim: Claim, measured: Measured) -> RunRow | None:
@@ -447,7 +452,7 @@ def compared(session: Session, workshop: Workshop, due: Due, known: Measured) ->
     layout = workshop.profiles.layout(session, due.version.id, layout_number)
     own = profile_of(session, workshop, due, layout, [due.window])
     kind = due.kind
-    labels = kind.needs_labels
+    labels = kind.needs_labels or kind.reads_labels
     blocks: dict[int, Blocks] = {}
     why = ""
     scales = {1: own}
@@ -483,6 +488,8 @@ def compared(session: Session, workshop: Workshop, due: Due, known: Measured) ->
         ),
         buckets=lambda: workshop.profiles.buckets(session, due.version, layout.number, due.window, labels=labels),
         work=lambda task, document, tables: handed_over(workshop, task, document, tables),
+        answers=lambda: answers_before(session, workshop, due),
+        detections=detections_before(session, due) if kind.needs_labels else {},
     )
 
 
@@ -510,6 +517,60 @@ def _attributed(
     return workshop.explanations.with_attributions(due.model.id, due.version.id, baseline, rows, window=window)
 
 
+def answers_before(session: Session, workshop: Workshop, due: Due) -> pa.Table | None:
+    """Return the newest labelled answers before a window's end, in order of time and id; None where there are none."""
+    counts = session.execute(
+        select(ArrivalRow.bucket, ArrivalRow.accepted)
+        .where(
+            ArrivalRow.version_id == due.version.id,
+            ArrivalRow.kind == "ground_truth",
+            ArrivalRow.accepted > 0,
+            ArrivalRow.bucket < bucket_of(due.window.end),
+        )
+        .order_by(ArrivalRow.bucket.desc())
+        .limit(50_000)
+    ).all()
+    first, rows = None, 0
+    for bucket, accepted in counts:
+        first, rows = bucket, rows + accepted
+        if rows >= ANSWERS:
+            break
+    if first is None:
+        return None
+    span = Span(bucket_start(first), due.window.end)
+    wanted = ["timestamp", "id_hash", "prediction"]
+    found = reader.batches(session, workshop.lake, due.model.id, due.version.id, span, wanted, labels=True)
+    tables = [pa.Table.from_batches([batch]) for batch in found if batch.num_rows]
+    if not tables:
+        return None
+    table = together(tables)
+    table = table.filter(table["ground_truth"].is_valid())
+    table = table.sort_by([("timestamp", "ascending"), ("id_hash", "ascending")])
+    return table.slice(max(0, table.num_rows - ANSWERS)).unify_dictionaries()
+
+
+def detections_before(session: Session, due: Due) -> dict[str, datetime]:
+    """Return when the detectors of the monitor's earlier windows saw their newest change, by metric."""
+    runs = session.scalars(
+        select(RunRow)
+        .where(
+            RunRow.monitor_id == due.monitor.id,
+            RunRow.version_id == due.version.id,
+            RunRow.current.is_(True),
+            RunRow.document.is_not(None),
+            RunRow.ends_at <= due.window.start,
+        )
+        .order_by(RunRow.ends_at.desc())
+        .limit(2 * OWN_WINDOWS)
+    )
+    found: dict[str, datetime] = {}
+    for run in runs:
+        for result in decode_results(run.document):
+            if "detected_at" in result:
+                found.setdefault(result["metric"], datetime.fromisoformat(result["detected_at"]))
+    return found
+
+
 def generators(due: Due) -> Callable[[str, Subject], np.random.Generator]:
     """Return what makes the generator of a metric and subject: the same for every attempt and revision."""
 
@@ -523,7 +584,7 @@ def generators(due: Due) -> Callable[[str, Subject], np.random.Generator]:
 
 def profile_of(session: Session, workshop: Workshop, due: Due, layout: Layout, spans: Sequence[Span]) -> Profile:
     """Return the merged profile of some windows, neighbours read as one span."""
-    labels = due.kind.needs_labels
+    labels = due.kind.needs_labels or due.kind.reads_labels
     parts = [
         workshop.profiles.window(session, due.version, layout.number, span, labels=labels) for span in joined(spans)
     ]
@@ -892,6 +953,7 @@ def result_document(result: Result) -> dict[str, Any]:
         "decides": result.decides,
         "reason": result.reason or None,
         "estimated": result.estimated or None,
+        "detected_at": None if result.detected_at is None else result.detected_at.isoformat(),
         "n_window": result.n_window,
         "n_baseline": result.n_baseline,
         "label_coverage": result.label_coverage,
