@@ -370,7 +370,7 @@ def data(alert: AlertRow, model: ModelRow, version: VersionRow, settings: Settin
     worst = [
         dict(result) | {"monitor": name}
         for name, member in alert.members.items()
-        for result in member["worst"].values()
+        for result in member.get("worst", {}).values()
     ]
     return {
         "alert": alert.uid,

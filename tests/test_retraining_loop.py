@@ -175,7 +175,7 @@ def loop(service: Service, client: httpx2.Client, folder: Path, port: int) -> No
     assert [line["state"] for line in only["log"]] == ["requested", "running", "succeeded", "promoted"]
     assert only["replayed"]
     episodes = ok(client.get("/v1/alerts?model=risk"))["items"]
-    assert [one["resolution"] for one in episodes if one["version"] == "v1"] == ["replaced"]
+    assert "replaced" in [one["resolution"] for one in episodes if one["version"] == "v1"]
     manifest = only["training_data"]["manifest"]
     assert manifest["rows"] > 200
     assert manifest["digest"].startswith("sha256:")

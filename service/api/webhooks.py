@@ -122,12 +122,13 @@ def delivery_document(session: Session, row: DeliveryRow) -> dict[str, Any]:
 def webhook_named(session: Session, principal: Principal, name: str) -> WebhookRow:
     """Return a webhook; a key that is bound to models sees those that are bound to no others."""
     row = session.scalar(select(WebhookRow).where(WebhookRow.name == name)) if NAME.match(name) else None
-    if row is None or not _sees(principal, row):
+    if row is None or not sees(principal, row):
         raise NotFound(f"there is no webhook {name[:128]!r}")
     return row
 
 
-def _sees(principal: Principal, row: WebhookRow) -> bool:
+def sees(principal: Principal, row: WebhookRow) -> bool:
+    """Return whether a webhook exists for a principal: with a key bound to models, one of those models alone."""
     return principal.models is None or (row.models is not None and all(map(principal.sees, row.models)))
 
 
@@ -245,7 +246,7 @@ def index(parts: Parts, principal: Reader, page: Page) -> dict[str, object]:
     """List webhooks, oldest first."""
     with parts.database.reading() as session:
         rows, cursor = page_of(session, select(WebhookRow), [WebhookRow.id], page)
-        return listed([document_of(row) for row in rows if _sees(principal, row)], cursor)
+        return listed([document_of(row) for row in rows if sees(principal, row)], cursor)
 
 
 @router.get("/webhooks/{webhook}", operation_id="webhooks_read", summary="Read a webhook")

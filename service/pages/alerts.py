@@ -266,30 +266,32 @@ def _deliveries(visit: Visit, alert: AlertRow) -> tuple[DeliveryLine, ...]:
         .order_by(DeliveryRow.id.desc())
         .limit(50)
     ).tuples()
-    return tuple(
-        DeliveryLine(
-            uid=delivery.uid,
-            webhook=webhook.name,
-            url=webhooks.masked(webhook.url),
-            event=delivery.event,
-            state=delivery.state,
-            attempts=delivery.attempts,
-            next_at=delivery.next_at if delivery.state == "pending" else None,
-            created_at=delivery.created_at,
-            delivered_at=delivery.delivered_at,
-            log=tuple(
-                Attempt(
-                    at=parse_time(entry["at"]),
-                    status=entry.get("status"),
-                    error=str(entry.get("error", "")),
-                    milliseconds=entry.get("milliseconds"),
-                    answer=str(entry.get("answer", "")),
-                )
-                for entry in delivery.log
-            ),
-            body=delivery.body,
-        )
-        for delivery, webhook in rows
+    return tuple(delivery_line(delivery, webhook) for delivery, webhook in rows)
+
+
+def delivery_line(delivery: DeliveryRow, webhook: WebhookRow) -> DeliveryLine:
+    """Return a call that is owed or was made, with every attempt at it."""
+    return DeliveryLine(
+        uid=delivery.uid,
+        webhook=webhook.name,
+        url=webhooks.masked(webhook.url),
+        event=delivery.event,
+        state=delivery.state,
+        attempts=delivery.attempts,
+        next_at=delivery.next_at if delivery.state == "pending" else None,
+        created_at=delivery.created_at,
+        delivered_at=delivery.delivered_at,
+        log=tuple(
+            Attempt(
+                at=parse_time(entry["at"]),
+                status=entry.get("status"),
+                error=str(entry.get("error", "")),
+                milliseconds=entry.get("milliseconds"),
+                answer=str(entry.get("answer", "")),
+            )
+            for entry in delivery.log
+        ),
+        body=delivery.body,
     )
 
 

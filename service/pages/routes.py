@@ -10,9 +10,10 @@ from fastapi.responses import HTMLResponse, JSONResponse, RedirectResponse, Resp
 from dashboards.page import Frame, Links, Page
 from dashboards.sign_in import LinkPage, ProblemPage, SignInPage
 from service.access import COOKIE, SESSION_AGE
+from service.api import webhooks as called
 from service.api.depends import Operator, Parts, Reader
 from service.assembly import Assembly
-from service.pages import alerts, arrivals, drift, fleet, overview, quality, retrainings, watches
+from service.pages import alerts, arrivals, drift, fleet, overview, quality, retrainings, watches, webhooks
 from service.pages.assets import by_address
 from service.pages.visit import Visit, addresses, theme_of
 from service.problems import KeyMissing, NotFound
@@ -64,6 +65,12 @@ def page_at(path: str, twin: str) -> Callable[[Callable[..., Page]], Callable[..
 def fleet_page(visit: Visit) -> Page:
     """Serve the fleet page."""
     return fleet.build(visit)
+
+
+@page_at("/webhooks", "/webhooks.json")
+def webhooks_page(visit: Visit) -> Page:
+    """Serve who is told and what did not arrive."""
+    return webhooks.build(visit)
 
 
 @page_at("/models/{model}", "/models/{model}.json")
@@ -133,6 +140,20 @@ def act(alert: str, action: str, request: Request, parts: Parts, principal: Oper
     """Acknowledge, resolve, mute or comment on an alert and show it again."""
     alerts.act(parts, principal, alert, action, _form(request))
     return RedirectResponse(_links(parts).alert(alert), status_code=303)
+
+
+@router.post("/webhooks/{webhook}/resend")
+def resend_call(webhook: str, request: Request, parts: Parts, principal: Operator) -> Response:
+    """Owe a call once more and show the webhooks again."""
+    webhooks.resend(parts, principal, webhook, _form(request).get("delivery", ""))
+    return RedirectResponse(_links(parts).to("/webhooks"), status_code=303)
+
+
+@router.post("/webhooks/{webhook}/test")
+def test_webhook(webhook: str, parts: Parts, principal: Operator) -> Response:
+    """Send a test and show the webhooks again."""
+    called.test(webhook, parts, principal)
+    return RedirectResponse(_links(parts).to("/webhooks"), status_code=303)
 
 
 @router.post("/retrainings/{retraining}/{action}")

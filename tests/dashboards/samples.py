@@ -5,7 +5,7 @@ import math
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
-from dashboards import alerts, arrivals, charts, drift, fleet, overview, quality, retraining, sign_in, watches
+from dashboards import alerts, arrivals, charts, drift, fleet, overview, quality, retraining, sign_in, watches, webhooks
 from dashboards.model import ModelHead
 from dashboards.page import Banner, Command, Empty, Frame, Links, ModelLink, Page, Spark, View
 from dashboards.standing import Standing
@@ -604,6 +604,26 @@ def alert_page(theme: str = "auto") -> alerts.AlertPage:
     )
 
 
+def webhooks_page(theme: str = "auto") -> webhooks.WebhooksPage:
+    on = webhooks.WebhookLine(
+        name="pager",
+        kind="pagerduty",
+        url="https://events.pagerduty.com/…",
+        events=("alert.opened", HOSTILE),
+        models=None,
+        disabled_reason=None,
+        pending=1,
+        delivered=12,
+        failed=1,
+        last_delivered=NOW,
+    )
+    off = replace(on, name="old", models=(HOSTILE,), disabled_reason="The receiver answered 410 Gone.", failed=0)
+    lost = replace(alert_page(theme).deliveries[0], state="failed", event=HOSTILE, delivered_at=None)
+    return webhooks.WebhooksPage(
+        frame=frame("/webhooks", "", theme), title="Webhooks", webhooks=(on, off), dead=(lost,), may_operate=True
+    )
+
+
 def retraining_page(theme: str = "auto") -> retraining.RetrainingPage:
     asked = retraining.Attempt(
         uid="c" * 32,
@@ -868,6 +888,7 @@ def every_page(theme: str = "auto") -> dict[str, Page]:
         "retraining": retraining_page(theme),
         "monitors": monitors_page(theme),
         "data": data_page(theme),
+        "webhooks": webhooks_page(theme),
         "sign-in": sign_in_page(theme),
         "link": link_page(theme),
         "problem": problem_page(theme),

@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from sqlalchemy import select
 from starlette.testclient import TestClient
 
 from dashboards import charts
@@ -33,7 +34,7 @@ HOSTILE = "<img src=x onerror=alert(1)>"
 NOW = datetime(2026, 11, 22, 14, 5, tzinfo=UTC)
 DAY = timedelta(days=1)
 MIDNIGHT = datetime(2026, 11, 22, tzinfo=UTC)
-PAGES = ("", "/drift", "/quality", "/results", "/alerts", "/monitors", "/data")
+PAGES = ("", "/drift", "/quality", "/results", "/alerts", "/retraining", "/monitors", "/data")
 KEY = "plk_test_0123456789abcdefghijklmnopqrstuvwxyzABCDEFG"
 
 
@@ -220,6 +221,7 @@ def test_every_page_and_its_twin_answer(world: World) -> None:
         "/",
         *(f"/models/{name}{page}" for name in ("loans", "idle") for page in PAGES),
         f"/alerts/{world.alert}",
+        "/webhooks",
     ):
         page = world.client.get(path)
         assert page.status_code == 200, (path, page.text)
@@ -379,6 +381,43 @@ def test_an_alert_is_acknowledged_from_its_page_with_the_token_only(world: World
     assert world.client.post(path, data={"csrf_token": token}, headers=ours, follow_redirects=False).status_code == 303
     page = world.client.get(f"/alerts/{world.alert}.json").json()
     assert (page["alert"]["state"], page["alert"]["acknowledged_by"]) == ("acknowledged", "admin (settings)")
+
+
+def test_an_alert_is_muted_commented_and_resolved_by_forms_that_need_no_script(world: World) -> None:
+    token, ours = world.signed_in(), {"Origin": "http://testserver"}
+
+    def post(action: str, **form: str) -> int:
+        form["csrf_token"] = token
+        answer = world.client.post(f"/alerts/{world.alert}/{action}", data=form, headers=ours, follow_redirects=False)
+        return answer.status_code
+
+    assert post("mute", until="2020-01-01") == 422
+    assert post("mute", until="soon") == 422
+    assert post("mute", until="2099-01-01") == 303
+    assert post("comment", text=f"  {HOSTILE}\nsecond line ") == 303
+    assert post("comment", text="   ") == 422
+    assert post("dance") == 404
+    page = world.client.get(f"/alerts/{world.alert}.json").json()
+    assert page["alert"]["muted_until"] == "2099-01-01T00:00:00Z"
+    assert [one["text"] for one in page["comments"]] == [f"{HOSTILE}\nsecond line"]
+    assert HOSTILE not in world.client.get(f"/alerts/{world.alert}").text
+    assert post("resolve") == 303
+    assert post("resolve") == 409
+    assert world.client.get(f"/alerts/{world.alert}.json").json()["alert"]["state"] == "resolved"
+
+
+def test_a_call_that_was_given_up_is_seen_among_the_webhooks_and_sent_again(world: World) -> None:
+    token, ours = world.signed_in(), {"Origin": "http://testserver"}
+    with world.parts.database.writing() as session:
+        session.scalars(select(DeliveryRow)).one().state = "failed"
+    page = world.client.get("/webhooks.json").json()
+    assert [(one["uid"], one["url"]) for one in page["dead"]] == [("msg_1", "https://hooks.example.com/…")]
+    assert page["webhooks"][0]["failed"] == 1
+    form = {"csrf_token": token, "delivery": "msg_1"}
+    path = "/webhooks/pager/resend"
+    assert world.client.post(path, data=form, headers=ours, follow_redirects=False).status_code == 303
+    assert world.client.get("/webhooks.json").json()["dead"] == []
+    assert world.client.post(path, data=form | {"delivery": "other"}, headers=ours).status_code == 404
 
 
 def test_a_failed_delivery_is_owed_again_under_the_same_id(world: World) -> None:
