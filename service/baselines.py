@@ -25,6 +25,7 @@ from monitors.blocks import Blocks
 from monitors.contract import Attribute, Column, Role, Task, Type
 from monitors.layout import Layout, OutcomeLayout, plan_layout
 from monitors.profile import Profile
+from monitors.slices import Slice
 from service.clock import Clock
 from service.database import EPOCH, Database, microseconds
 from service.lake import Lake, samples
@@ -522,8 +523,14 @@ def rows_of(lake: Lake, row: BaselineRow) -> pa.Table:
     return lake.read_table(row.path)
 
 
-def sample(lake: Lake, row: BaselineRow) -> pa.Table | None:
-    """Return a simple random sample of 10,000 of a baseline's rows, always the same; None where it keeps no rows."""
+def sample(lake: Lake, row: BaselineRow, part: Slice | None = None) -> pa.Table | None:
+    """Return a simple random sample of 10,000 of a baseline's rows, always the same; None where it keeps no rows.
+
+    Of a slice all of its rows that are in the sample.
+    """
+    if part is not None:
+        whole = sample(lake, row)
+        return None if whole is None else part.of(whole)
     if row.path is None:
         return None
 
@@ -573,8 +580,18 @@ class _Remembered:
 _remembered = _Remembered()
 
 
-def profile(session: Session, lake: Lake, row: BaselineRow, layout_now: Layout) -> Profile:
-    """Return a baseline's profile in a layout: the stored one where it is in that layout, else made from its rows."""
+def profile(session: Session, lake: Lake, row: BaselineRow, layout_now: Layout, part: Slice | None = None) -> Profile:
+    """Return a baseline's profile in a layout: the stored one where it is in that layout, else made from its rows.
+
+    Of a slice it is made from its rows.
+    """
+    if part is not None:
+
+        def sliced() -> Profile:
+            return kernel.profile_batches(part.of(rows_of(lake, row)).to_batches(BATCH), layout_now)
+
+        kept: Profile = _remembered.get(("profile", row.uid, layout_now.fingerprint, part.key), sliced)
+        return kept
 
     def made() -> Profile:
         own = None
@@ -589,7 +606,9 @@ def profile(session: Session, lake: Lake, row: BaselineRow, layout_now: Layout) 
     return found
 
 
-def blocks(session: Session, lake: Lake, row: BaselineRow, layout_now: Layout, hours: int) -> tuple[Blocks | None, str]:
+def blocks(
+    session: Session, lake: Lake, row: BaselineRow, layout_now: Layout, hours: int, part: Slice | None = None
+) -> tuple[Blocks | None, str]:
     """Return a baseline's blocks of so many hours in a layout, or none and the reason.
 
     Blocks begin at midnight, those of weeks on Mondays. They are cut once and kept in SQL where the session writes.
@@ -607,7 +626,8 @@ def blocks(session: Session, lake: Lake, row: BaselineRow, layout_now: Layout, h
         return None, f"calibrating: {number} of {LEAST_BLOCKS} blocks of {hours} h in baseline {row.name!r}"
 
     def made() -> Blocks:
-        own = row.layout == layout_now.number and layout(session, row.version_id, row.layout) == layout_now
+        own = part is None and row.layout == layout_now.number
+        own = own and layout(session, row.version_id, layout_now.number) == layout_now
         if own:
             document = session.scalar(
                 select(BlocksRow.document).where(
@@ -618,13 +638,16 @@ def blocks(session: Session, lake: Lake, row: BaselineRow, layout_now: Layout, h
                 kept = Blocks.decode(document)
                 if kept.outcomes is not None or not layout_now.tables:
                     return kept
-        batches = rows_of(lake, row).to_batches(BATCH)
-        cut = kernel.block_counts(batches, layout_now, hours, microseconds(span.start), microseconds(span.end))
+        rows = rows_of(lake, row) if part is None else part.of(rows_of(lake, row))
+        cut = kernel.block_counts(
+            rows.to_batches(BATCH), layout_now, hours, microseconds(span.start), microseconds(span.end)
+        )
         if own and session.get_bind().get_execution_options().get("plumbline_write"):
             _keep_blocks(session, row, layout_now.number, hours, cut.encode())
         return cut
 
-    found: Blocks = _remembered.get(("blocks", row.uid, layout_now.fingerprint, hours), made)
+    key = ("blocks", row.uid, layout_now.fingerprint, hours, part.key if part is not None else "")
+    found: Blocks = _remembered.get(key, made)
     if len(found) < LEAST_BLOCKS:
         return None, f"calibrating: {len(found)} of {LEAST_BLOCKS} blocks of {hours} h in baseline {row.name!r}"
     return found, ""

@@ -2,8 +2,10 @@
 
 import time
 from collections.abc import Collection, Iterable, Iterator, Sequence
+from copy import copy
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from hashlib import blake2b
 from threading import Lock
 from typing import Any
 
@@ -16,6 +18,7 @@ from sqlalchemy.orm import Session
 from monitors import kernel
 from monitors.layout import Layout
 from monitors.profile import Profile, merged
+from monitors.slices import Slice
 from service.clock import Clock
 from service.database import Database
 from service.lake import Lake, reader, samples
@@ -102,8 +105,26 @@ class Profiles:
         self.lake = lake
         self.clock = clock
         self.settings = settings
+        self.slice: Slice | None = None
+        """Whose rows alone are counted, of a part of the population."""
+        self.only: frozenset[str] | None = None
+        """The columns that are counted, where not all are."""
         self._layouts: dict[tuple[int, int], Layout] = {}
         self._lock = Lock()
+
+    def of(self, part: Slice, only: frozenset[str] | None = None) -> "Profiles":
+        """Return what hands out the profiles of one slice, of some columns alone."""
+        sliced = copy(self)
+        sliced.slice, sliced.only = part, only
+        return sliced
+
+    @property
+    def key(self) -> str:
+        """What the profiles are stored under: empty for all rows."""
+        if self.slice is None:
+            return ""
+        columns = "" if self.only is None else blake2b("\n".join(sorted(self.only)).encode(), digest_size=8).hexdigest()
+        return self.slice.key + columns
 
     def layout(self, session: Session, version_id: int, number: int) -> Layout:
         """Return a version's layout by number; NotFound where there is none."""
@@ -194,9 +215,10 @@ class Profiles:
         """Return a simple random sample of a version's sealed rows in a span; see `service.lake.samples.window`."""
         model = session.get_one(ModelRow, version.model_id)
         closed = bucket_of(watermark(session, model, self.clock, self.settings))
-        return samples.window(
+        found = samples.window(
             session, self.database, self.lake, self.clock, version, span, closed=closed, rows=rows, labels=labels
         )
+        return found if found is None or self.slice is None else self.slice.of(found)
 
     # --- what is there ------------------------------------------------------------------------------------------------
 
@@ -216,7 +238,7 @@ class Profiles:
             ).where(
                 ProfileRow.version_id == version.id,
                 ProfileRow.layout == number,
-                ProfileRow.slice == "",
+                ProfileRow.slice == self.key,
                 ProfileRow.bucket.between(first, last),
             )
         ).all()
@@ -283,7 +305,7 @@ class Profiles:
                     select(ProfileRow.bucket).where(
                         ProfileRow.version_id == version.id,
                         ProfileRow.layout == number,
-                        ProfileRow.slice == "",
+                        ProfileRow.slice == self.key,
                         ProfileRow.hours == hours,
                         ProfileRow.bucket >= after,
                     )
@@ -313,7 +335,8 @@ class Profiles:
     ) -> Built:
         """Read the rows of pieces once and profile them: all columns, or only the outcomes where inputs are there."""
         built = Built()
-        inputs = [name for name in layout.columns if name != "ground_truth"]
+        kept = [name for name in layout.columns if self.only is None or name in self.only or name.startswith("scores.")]
+        inputs = [name for name in kept if name != "ground_truth"]
         few = [name for name in layout.columns if name in OUTCOME_COLUMNS or name.startswith("scores.")]
         for pieces, columns in ((missing, inputs), (partial, few)):
             for hours in sorted({piece[0] for piece in pieces}):
@@ -321,7 +344,11 @@ class Profiles:
                 for span in _spans(wanted, hours, state.counts):
                     rows = self._rows(session, version, span, [*columns, "faults"], labels or pieces is partial, state)
                     told = labels or pieces is partial
-                    for bucket, profile in _profiled(rows, layout, hours, wanted, told).items():
+                    found = _profiled(rows, layout, hours, wanted, told)
+                    if self.slice is not None:  # of its rows there may be none: that is known then, too
+                        covered = range(bucket_of(span.start), bucket_of(span.end))
+                        found |= {b: Profile.empty(layout) for b in wanted if b in covered and b not in found}
+                    for bucket, profile in found.items():
                         encoded, outcomes = _encoded(profile, told)
                         if pieces is partial:
                             built.outcomes[hours, bucket] = outcomes or b""
@@ -333,9 +360,12 @@ class Profiles:
         self, session: Session, version: VersionRow, span: Span, columns: Sequence[str], labels: bool, state: State
     ) -> Iterator[pa.RecordBatch]:
         """Yield a span's rows in order of time and id, whatever segments they are in, so that sums come out alike."""
+        needed = [*dict.fromkeys([*columns, *(self.slice.columns if self.slice is not None else ())])]
         found = reader.batches(
-            session, self.lake, version.model_id, version.id, span, [*columns, "timestamp", "id_hash"], labels=labels
+            session, self.lake, version.model_id, version.id, span, [*needed, "timestamp", "id_hash"], labels=labels
         )
+        if self.slice is not None:
+            found = _kept(found, self.slice)
         if sum(state.counts.get(bucket, 0) for bucket in span.hours) > SORTED_ROWS:
             yield from found
             return
@@ -426,7 +456,7 @@ class Profiles:
             {
                 "version_id": version.id,
                 "layout": number,
-                "slice": "",
+                "slice": self.key,
                 "hours": hours,
                 "bucket": bucket,
                 "rows": profile.rows,
@@ -453,15 +483,15 @@ class Profiles:
                 .where(
                     ProfileRow.version_id == version.id,
                     ProfileRow.layout == number,
-                    ProfileRow.slice == "",
+                    ProfileRow.slice == self.key,
                     ProfileRow.hours == hours,
                     ProfileRow.bucket == bucket,
                 )
                 .values(outcomes=blob, built_at=now)
             )
 
-    @staticmethod
     def _outdate(
+        self,
         session: Session,
         version: VersionRow,
         number: int,
@@ -493,7 +523,7 @@ class Profiles:
         ).all()
         gone, untold = [], []
         for row in rows:
-            piece, mine = (row.hours, row.bucket), row.layout == number and row.slice == ""
+            piece, mine = (row.hours, row.bucket), row.layout == number and row.slice == self.key
             covered = range(row.bucket, row.bucket + row.hours)
             if any(bucket in inputs for bucket in covered) and not (mine and piece in rebuilt):
                 gone.append(row.id)
@@ -578,6 +608,14 @@ class Profiles:
             with self.database.writing() as session:
                 for ids in chunks(gone):
                     session.execute(delete(ProfileRow).where(ProfileRow.id.in_(ids)))
+
+
+def _kept(batches: Iterable[pa.RecordBatch], part: Slice) -> Iterator[pa.RecordBatch]:
+    """Yield the rows of a slice."""
+    for batch in batches:
+        mask = part.mask(batch)
+        if mask.any():
+            yield batch.filter(pa.array(mask))
 
 
 def _encoded(profile: Profile, labels: bool) -> tuple[bytes, bytes | None]:

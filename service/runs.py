@@ -26,7 +26,7 @@ from monitors.layout import Layout
 from monitors.null import ENOUGH_BLOCKS
 from monitors.performance import label_coverage
 from monitors.profile import Profile, merged
-from service import alerts, baselines, retraining, windows
+from service import alerts, baselines, retraining, slices, windows
 from service.alerts import Finding
 from service.clock import Clock
 from service.database import EPOCH, Database
@@ -219,6 +219,7 @@ def measure(session: Session, workshop: Workshop, due: Due, into: Measured) -> N
     policy = budget.parse_policy(due.monitor.policy)
     found = kind.measure(comparison, policy.prepared(kind.parameters.model_validate(due.monitor.parameters)))
     into.alpha = alpha_of(session, due)
+    found += list(sliced(session, workshop, due, into, policy))
     found = _noted(_signed(found, kind), due, into.baseline, into.told)
     into.rows = comparison.window.rows
     if kind.needs_labels and not _mature(session, workshop, due, into, comparison.window):
@@ -484,13 +485,36 @@ def compared(session: Session, workshop: Workshop, due: Due, known: Measured) ->
         task=baselines.task_of(due.model),
         rows=lambda: _attributed(workshop, due, baseline, _sampled(session, workshop, due), window=True),
         baseline_rows=lambda: _attributed(
-            workshop, due, baseline, baselines.sample(workshop.lake, baseline), window=False
+            workshop, due, baseline, baselines.sample(workshop.lake, baseline, workshop.profiles.slice), window=False
         ),
         buckets=lambda: workshop.profiles.buckets(session, due.version, layout.number, due.window, labels=labels),
         work=lambda task, document, tables: handed_over(workshop, task, document, tables),
         answers=lambda: answers_before(session, workshop, due),
         detections=detections_before(session, due) if kind.needs_labels else {},
     )
+
+
+def sliced(session: Session, workshop: Workshop, due: Due, known: Measured, policy: budget.Policy) -> Iterator[Result]:
+    """Yield what the kind measures of each slice of the monitor; how much came is told of the whole alone."""
+    baseline, kind = known.baseline, due.kind
+    if baseline is None or not due.monitor.slices:
+        return
+    parameters = policy.prepared(kind.parameters.model_validate(due.monitor.parameters))
+    only = slices.columns_named(session, due.monitor)
+    for part, reason in slices.of_monitor(
+        session, workshop.lake, workshop.profiles, due.version, due.monitor, baseline, due.window
+    ):
+        if reason:
+            yield Result(metric=kind.name, subject=Subject(slice=part.name), reason=reason)
+            continue
+        own = replace(workshop, profiles=workshop.profiles.of(part, only))
+        comparison = compared(session, own, due, known)
+        if not comparison.window.rows:
+            yield Result(metric=kind.name, subject=Subject(slice=part.name), reason="no row of the slice came")
+            continue
+        for result in kind.measure(slices.within(comparison, part.name), parameters):
+            if not kind.judges_empty or result.subject.feature is not None:
+                yield replace(result, subject=replace(result.subject, slice=part.name))
 
 
 def handed_over(
@@ -642,7 +666,7 @@ def _blocks(
         if len(kept) < ENOUGH_BLOCKS:
             return None, f"the rolling baseline has {len(kept)} of {ENOUGH_BLOCKS} windows"
         return Blocks.from_profiles([profile_of(session, workshop, due, layout, [span]) for span in kept]), ""
-    stream, why = baselines.blocks(session, workshop.lake, baseline, layout, hours)
+    stream, why = baselines.blocks(session, workshop.lake, baseline, layout, hours, workshop.profiles.slice)
     if scale > 1 or stream is not None:
         return stream, why
     quiet = own_quiet_windows(session, due)
@@ -695,7 +719,7 @@ def _baseline(session: Session, due: Due) -> BaselineRow:
 
 def _baseline_profile(session: Session, workshop: Workshop, due: Due, baseline: BaselineRow, layout: Layout) -> Profile:
     if due.monitor.baseline != ROLLING:
-        return baselines.profile(session, workshop.lake, baseline, layout)
+        return baselines.profile(session, workshop.lake, baseline, layout, workshop.profiles.slice)
     kept = rolling_windows(session, due)
     if not kept:
         raise Unmeasured("insufficient_data", "no earlier window is left to compare with")

@@ -634,6 +634,19 @@ class ReplayRow(Base):
     closed_at: Mapped[datetime | None]
 
 
+class SliceRow(Base):
+    """A part of the population that monitors measure apart: conditions on columns, or the values of one."""
+
+    __tablename__ = "slice"
+    __table_args__ = (UniqueConstraint("model_id", "name"),)
+
+    id: Mapped[int] = _key()
+    model_id: Mapped[int] = _to("model", index=False)
+    name: Mapped[str] = mapped_column(String(128))
+    document: Mapped[dict[str, Any]]
+    created_at: Mapped[datetime]
+
+
 class ExclusionRow(Base):
     """A span that a user leaves out of scales, blocks, rolling baselines and training data."""
 

@@ -67,7 +67,7 @@ def rows(start: datetime, days: int, seed: int, shift: float = 0.0) -> str:
 def run(client: TestClient) -> dict[str, Any]:
     """Make a model with a monitor of the company's kind and one that decides by its statistic; run a shifted day."""
     assert client.post("/v1/models", json={"name": "m", "task": "binary"}).status_code == 201
-    csv = {"Content-Type": "text/csv"}
+    csv = {"Content-Type": "text/csv", "Prefer": "wait=60"}
     made = client.post("/v1/models/m/baselines?name=b", content=rows(START - 4 * DAY, 4, 1), headers=csv)
     assert made.status_code == 201, made.text
     for name, body in (

@@ -36,7 +36,7 @@ from service.api.problems import faults_of, refused
 from service.assembly import Assembly
 from service.problems import Conflict, Fault
 from service.runs import LABELS, ROLLING, SEASONAL
-from service.tables import ArrivalRow, BaselineRow, ModelRow, MonitorRow, VersionRow, WebhookRow
+from service.tables import ArrivalRow, BaselineRow, ModelRow, MonitorRow, SliceRow, VersionRow, WebhookRow
 from service.words import HOUR, format_time, new_id, parse_time
 
 router = APIRouter(prefix="/v1/models/{model}/monitors", tags=["monitors"])
@@ -150,8 +150,10 @@ def columns_of(session: Session, model: ModelRow, body: MonitorBody) -> dict[str
         named = select(BaselineRow.id).where(BaselineRow.model_id == model.id, BaselineRow.name == body.baseline)
         if session.scalar(named) is None:
             faults.append(_fault("/baseline", "no_such_baseline", f"there is no baseline {body.baseline!r}"))
-    if body.slices:
-        faults.append(_fault("/slices", "no_such_slice", f"there is no slice {body.slices[0]!r}"))
+    parts = set(session.scalars(select(SliceRow.name).where(SliceRow.model_id == model.id)))
+    for place, name in enumerate(body.slices):
+        if name not in parts:
+            faults.append(_fault(f"/slices/{place}", "no_such_slice", f"there is no slice {name!r}"))
     known = set(session.scalars(select(WebhookRow.name).where(WebhookRow.name.in_(body.actions))))
     for place, name in enumerate(body.actions):
         if name not in known:

@@ -11,7 +11,8 @@ from sqlalchemy.orm import Session
 
 from monitors.layout import CategoryLayout, Layout, NumericLayout
 from monitors.profile import CategoryProfile, NumericProfile
-from service import runs
+from monitors.slices import Slice
+from service import runs, slices
 from service.access import Principal
 from service.api.depends import (
     Page,
@@ -28,7 +29,7 @@ from service.api.depends import (
 )
 from service.api.formats import CONTENT, rows_in_form
 from service.problems import BaselineMissing, Fault, NotFound, Unprocessable
-from service.tables import BaselineRow, ModelRow, MonitorRow, RunRow, VersionRow
+from service.tables import BaselineRow, ModelRow, MonitorRow, RunRow, SliceRow, VersionRow
 from service.words import Span, bucket_of, bucket_start, format_time
 
 router = APIRouter(prefix="/v1/models/{model}", tags=["results"])
@@ -315,6 +316,9 @@ def profile(
     to: Annotated[str, Query(description="A whole hour.")],
     version: VersionName = None,
     feature: Annotated[str | None, Query(description="Only this column.")] = None,
+    slice_: Annotated[
+        str | None, Query(alias="slice", description="Only the rows of this slice; of `by` one is `name=value`.")
+    ] = None,
 ) -> dict[str, Any]:
     """Return counts, moments, quantiles and a histogram of each column of any window of whole hours."""
     span = _whole_hours(from_, to)
@@ -323,7 +327,8 @@ def profile(
         row = version_or_active(session, owner, version)
         if row.layout is None:
             raise BaselineMissing(f"version {row.name!r} has no baseline, and so no bins to count in")
-        found = parts.profiles.window(session, row, row.layout, span, labels=True)
+        profiles = parts.profiles if slice_ is None else parts.profiles.of(slice_of(session, owner, slice_))
+        found = profiles.window(session, row, row.layout, span, labels=True)
         layout = parts.profiles.layout(session, row.id, row.layout)
     columns = found.columns
     labels = {name.removeprefix("features."): name for name in columns}
@@ -338,6 +343,17 @@ def profile(
             label: _column(layout, name, columns[name]) for label, name in labels.items() if feature in (None, label)
         },
     }
+
+
+def slice_of(session: Session, model: ModelRow, name: str) -> Slice:
+    """Return a model's slice by its name, of those by value as ``name=value``; NotFound where there is none."""
+    declared, equals, value = name.partition("=")
+    row = session.scalar(select(SliceRow).where(SliceRow.model_id == model.id, SliceRow.name == declared))
+    found = None if row is None else slices.declared_of(row)
+    if found is None or bool(equals) != bool(found.by):
+        hint = f"; {declared} is one slice by each value of {found.by}: {declared}=…" if found and found.by else ""
+        raise NotFound(f"model {model.name!r} has no slice {name!r}{hint}")
+    return Slice(name, {found.by: [value]} if found.by else dict(found.where or {}))
 
 
 def _whole_hours(start: str, end: str) -> Span:

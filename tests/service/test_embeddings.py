@@ -12,7 +12,7 @@ from tests.service.opened import opened
 
 START = datetime(2026, 3, 2, tzinfo=UTC)
 DAY = timedelta(days=1)
-PARQUET = {"Content-Type": "application/vnd.apache.parquet"}
+PARQUET = {"Content-Type": "application/vnd.apache.parquet", "Prefer": "wait=60"}
 
 
 def parquet(start: datetime, days: int, shift: float) -> bytes:
