@@ -501,6 +501,11 @@ def sliced(session: Session, workshop: Workshop, due: Due, known: Measured, poli
         return
     parameters = policy.prepared(kind.parameters.model_validate(due.monitor.parameters))
     only = slices.columns_named(session, due.monitor)
+    if kind.needs_attributions:
+        for name in due.monitor.slices:
+            reason = "attributions are compared of all rows, not of slices"
+            yield Result(metric=kind.name, subject=Subject(slice=name), reason=reason)
+        return
     for part, reason in slices.of_monitor(
         session, workshop.lake, workshop.profiles, due.version, due.monitor, baseline, due.window
     ):

@@ -85,12 +85,21 @@ def columns_named(session: Session, monitor: MonitorRow) -> frozenset[str] | Non
 
 
 def within(comparison: Comparison, name: str) -> Comparison:
-    """Return a comparison of a slice's rows with chance of its own; how much came is known of the whole alone."""
+    """Return a comparison of a slice's rows with chance of its own.
+
+    How much came, and the order of answers that detectors follow, are known of the whole alone.
+    """
 
     def generator(metric: str, subject: Subject) -> np.random.Generator:
         return comparison.generator(metric, replace(subject, slice=name))
 
-    return replace(comparison, generator=generator, arrivals=Arrivals(rows=comparison.window.rows, judged=False))
+    return replace(
+        comparison,
+        generator=generator,
+        arrivals=Arrivals(rows=comparison.window.rows, judged=False),
+        answers=lambda: None,
+        detections={},
+    )
 
 
 def forget_profiles(session: Session, row: SliceRow) -> None:
