@@ -63,6 +63,10 @@ check: install $(VENV)/.tested ## Style, types and import contracts
 test: check ## Everything but the long suites: under 5 minutes on 2 cores
 	@$(BIN)/pytest -n $(WORKERS) --dist loadfile -m 'not long'
 
+.PHONY: faults
+faults: check ## The long form of what is killed, frozen, filled and damaged: about 15 minutes
+	@$(BIN)/pytest -n $(WORKERS) --dist loadfile -m long tests/faults
+
 .PHONY: full
 full: $(CI_VENV)/.installed
 

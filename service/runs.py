@@ -31,8 +31,9 @@ from service.alerts import Finding
 from service.clock import Clock
 from service.database import EPOCH, Database
 from service.explanations import Explanations
-from service.lake import Lake, reader
+from service.lake import Lake, quarantine, reader
 from service.lake.columns import together
+from service.lake.files import SegmentDamaged
 from service.lake.lease import LeaseLost, is_gone, kept, lease_now, owner_here
 from service.problems import Problem
 from service.profiles import Profiles, watermark
@@ -171,6 +172,8 @@ class Measured:
     """What every result says beside its own note."""
     spent: bool = False
     """Whether the window's look is spent although there was too little to judge."""
+    lost: int = 0
+    """Rows that came and are in a damaged file."""
 
 
 # --- a run, start to end ----------------------------------------------------------------------------------------------
@@ -181,18 +184,7 @@ def execute(workshop: Workshop, due: Due) -> RunRow | None:
     claim = claimed(workshop, due)
     if claim is None:
         return None
-    measured = Measured()
-    try:
-        lease = workshop.settings.lease_seconds
-        with kept(lambda: renew(workshop, claim), lease), workshop.database.reading() as session:
-            measure(session, workshop, due, measured)
-    except Unmeasured as outcome:
-        measured.status, measured.reason, measured.edge = outcome.status, outcome.reason, outcome.edge
-    except Problem as problem:
-        measured.status, measured.reason = "failed", problem.detail or problem.title
-    except Exception as error:  # whatever a plug-in raises, the run is recorded as failed
-        log.exception("run failed", monitor=due.monitor.name, model=due.model.name)
-        measured.status, measured.reason = "failed", f"{type(error).__name__}: {error}"[:500]
+    measured = measurement(workshop, due, claim)
     try:
         with workshop.database.writing() as session:
             run = record(session, workshop, due, claim, measured)
@@ -202,6 +194,31 @@ def execute(workshop: Workshop, due: Due) -> RunRow | None:
         abandon(workshop, claim, f"what was found could not be stored: {type(error).__name__}: {error}"[:500])
         raise
     return run
+
+
+def measurement(workshop: Workshop, due: Due, claim: Claim) -> Measured:
+    """Return what there is to find in a window, or why nothing was; holds the claim meanwhile.
+
+    A file that turns out to be damaged is set aside, and what is left of the window is measured.
+    """
+    lease = workshop.settings.lease_seconds
+    while True:
+        measured = Measured()
+        try:
+            with kept(lambda: renew(workshop, claim), lease), workshop.database.reading() as session:
+                measure(session, workshop, due, measured)
+        except Unmeasured as outcome:
+            measured.status, measured.reason, measured.edge = outcome.status, outcome.reason, outcome.edge
+        except SegmentDamaged as damage:
+            if quarantine.set_aside(workshop.database, workshop.lake, workshop.clock):
+                continue
+            measured.status, measured.reason = "failed", damage.detail
+        except Problem as problem:
+            measured.status, measured.reason = "failed", problem.detail or problem.title
+        except Exception as error:  # whatever a plug-in raises, the run is recorded as failed
+            log.exception("run failed", monitor=due.monitor.name, model=due.model.name)
+            measured.status, measured.reason = "failed", f"{type(error).__name__}: {error}"[:500]
+        return measured
 
 
 def measure(session: Session, workshop: Workshop, due: Due, into: Measured) -> None:
@@ -221,6 +238,8 @@ def measure(session: Session, workshop: Workshop, due: Due, into: Measured) -> N
     into.alpha = alpha_of(session, due)
     found += list(sliced(session, workshop, due, into, policy))
     found = _noted(_signed(found, kind), due, into.baseline, into.told)
+    if (missing := into.rows - comparison.window.rows) > 0:
+        into.lost = min(missing, reader.lost_rows(session, due.model.id, due.version.id, due.window))
     into.rows = comparison.window.rows
     if kind.needs_labels and not _mature(session, workshop, due, into, comparison.window):
         into.results = [replace(result, verdict=None) for result in found]
@@ -244,6 +263,10 @@ def record(session: Session, workshop: Workshop, due: Due, claim: Claim, measure
     )
     run.status = measured.status or status_of(run)
     run.reason = measured.reason or _first_reason(run, deciding)
+    if measured.lost:
+        run.status = "partial" if run.status == "ok" else run.status
+        lost = f"{measured.lost} of {measured.lost + measured.rows} rows are in a damaged file"
+        run.reason = f"{run.reason}; {lost}" if run.reason else lost
     run.rows, run.alpha, run.layout = measured.rows, measured.alpha, measured.layout
     run.baseline_id = measured.baseline.id if measured.baseline else None
     run.finished_at, run.owner, run.lease_until = workshop.clock.now(), None, None
@@ -269,7 +292,7 @@ def record(session: Session, workshop: Workshop, due: Due, claim: Claim, measure
         )
         .values(current=False)
     )
-    run.current = True
+    run.current = not _is_in_empty_span(session, run)
     session.flush()
     if deciding:
         session.execute(insert(ResultRow), [_result_row(run, result) for result in deciding])
@@ -410,18 +433,20 @@ def empty_stretch(workshop: Workshop, due: Due, count: int) -> RunRow | None:
                 .with_for_update()
                 .limit(1)
             )
+            whole = Span(last.starts_at if last is not None else window.start, window.end)
+            revision = next_revision(session, monitor.id, version.id, whole)
             if last is not None:
-                last.ends_at, last.finished_at = window.end, now
+                last.ends_at, last.revision, last.finished_at = window.end, revision, now
                 run = last
             else:
                 run = RunRow(
-                    uid=derived_id("run", monitor.uid, version.name, window.start, "empty"),
+                    uid=derived_id("run", monitor.uid, version.name, window.start, "empty", revision),
                     model_id=due.model.id,
                     monitor_id=monitor.id,
                     version_id=version.id,
                     starts_at=window.start,
                     ends_at=window.end,
-                    revision=1,
+                    revision=revision,
                     status="no_data",
                     reason="no record fell into this span",
                     replayed=due.replay is not None,
@@ -432,6 +457,11 @@ def empty_stretch(workshop: Workshop, due: Due, count: int) -> RunRow | None:
                 )
                 session.add(run)
             session.flush()
+            session.execute(
+                update(RunRow)
+                .where(*_inside(run), RunRow.backfill.is_(True), RunRow.id != run.id)
+                .values(current=False)
+            )
             finding = Finding(model=due.model, version=version, monitor=monitor, run=run, results=(), replay=due.replay)
             status = _status(session, due, run, finding, counts=due.live, now=now, windows_=count)
             if due.live and status is not None and status.unmeasured >= BLIND_AFTER:
@@ -440,6 +470,29 @@ def empty_stretch(workshop: Workshop, due: Due, count: int) -> RunRow | None:
             return run
     except IntegrityError:
         return None  # another scheduler was first
+
+
+def next_revision(session: Session, monitor_id: int, version_id: int, window: Span) -> int:
+    """Return the number after the newest revision of a window; 1 where there is none."""
+    known = session.scalar(
+        select(func.max(RunRow.revision)).where(
+            RunRow.monitor_id == monitor_id,
+            RunRow.version_id == version_id,
+            RunRow.starts_at == window.start,
+            RunRow.ends_at == window.end,
+        )
+    )
+    return int(known or 0) + 1
+
+
+def _inside(run: RunRow) -> tuple[Any, ...]:
+    """Return the conditions that another run of the monitor and version has its window inside this one's."""
+    return (
+        RunRow.monitor_id == run.monitor_id,
+        RunRow.version_id == run.version_id,
+        RunRow.starts_at >= run.starts_at,
+        RunRow.ends_at <= run.ends_at,
+    )
 
 
 # --- what is compared -------------------------------------------------------------------------------------------------
@@ -1025,6 +1078,22 @@ def _first_reason(run: RunRow, results: Sequence[Result]) -> str:
         reasons = [result.reason for result in results if result.verdict is Verdict.NOT_MEASURED and result.reason]
         return max(set(reasons), key=reasons.count) if reasons else "nothing was measured"
     return ""
+
+
+def _is_in_empty_span(session: Session, run: RunRow) -> bool:
+    """Return whether a run that was asked for found no more than the entry of an empty span says already."""
+    if not run.backfill or run.status != "no_data":
+        return False
+    entry = select(RunRow.id).where(
+        RunRow.monitor_id == run.monitor_id,
+        RunRow.version_id == run.version_id,
+        RunRow.status == "no_data",
+        RunRow.backfill.is_(False),
+        RunRow.current.is_(True),
+        RunRow.starts_at <= run.starts_at,
+        RunRow.ends_at >= run.ends_at,
+    )
+    return session.scalar(entry.limit(1)) is not None
 
 
 def _result_row(run: RunRow, result: Result) -> dict[str, Any]:

@@ -12,13 +12,13 @@ from datetime import datetime, timedelta
 import numpy as np
 import structlog
 from apscheduler.schedulers.background import BackgroundScheduler
-from sqlalchemy import BigInteger, ColumnElement, ScalarSelect, and_, delete, func, or_, select, type_coerce
+from sqlalchemy import BigInteger, ColumnElement, ScalarSelect, Select, and_, delete, func, or_, select, type_coerce
 from sqlalchemy.orm import Session, aliased
 
 from monitors import budget, discovery
-from service import alerts, baselines, candidates, profiles, retraining, runs, windows
+from service import alerts, baselines, candidates, profiles, retraining, runs, webhooks, windows
 from service.assembly import Assembly
-from service.lake import host
+from service.lake import host, quarantine
 from service.lake.lease import is_gone, lease_now
 from service.problems import Conflict, NotFound, Problem, Unavailable
 from service.runs import Due, Workshop
@@ -29,6 +29,7 @@ from service.tables import (
     JobRow,
     ModelRow,
     MonitorRow,
+    NoticeRow,
     ReplayRow,
     RetrainingRow,
     RunRow,
@@ -131,10 +132,9 @@ class Scheduler:
             ("worker", self._work, settings.tick_seconds),
             ("sender", self._send, min(settings.tick_seconds, 1.0)),
         ]
-        if self._assembly.database.is_sqlite:
-            every.append(("host", self._beat, host.BEAT_SECONDS))
+        every.append(("upkeep", self._upkeep, host.BEAT_SECONDS))
         for role, work, seconds in every:
-            if role in settings.roles or role == "host":
+            if role in settings.roles or role == "upkeep":
                 self._jobs.add_job(
                     self._guarded,
                     "interval",
@@ -173,7 +173,11 @@ class Scheduler:
         self._assembly.profiles.refresh(seconds=1.0)
         self._assembly.sealer.tidy()
 
-    def _beat(self) -> None:
+    def _upkeep(self) -> None:
+        """Do what every process does: set damaged files aside, and say that this host works on the database."""
+        quarantine.set_aside(self._assembly.database, self._assembly.lake, self._assembly.clock)
+        if not self._assembly.database.is_sqlite:
+            return
         if (other := host.beat(self._assembly.database)) is not None:
             log.critical("another host has taken this SQLite database; this process ends", owner=other[0])
             os.kill(os.getpid(), signal.SIGTERM)
@@ -263,7 +267,25 @@ class Scheduler:
         except Problem as problem:  # a damaged file, a seal under way: the next tick tries again
             log.warning("candidates could not be compared", reason=problem.detail)
 
+    def _tell(self) -> None:
+        """Owe the calls that notices cause, once each."""
+        untold = select(NoticeRow).where(NoticeRow.told_at.is_(None))
+        with self._assembly.database.reading() as session:
+            if session.scalar(untold.limit(1)) is None:
+                return
+        with self._assembly.database.writing() as session:
+            now = self._assembly.clock.now()
+            for row in session.scalars(untold.with_for_update()):
+                model = None if row.model_id is None else session.get(ModelRow, row.model_id)
+                data = {"notice": row.uid, "kind": row.kind, "sentence": row.sentence, "subject": row.subject}
+                about = {"model": model.name} if model is not None else {}
+                webhooks.owe(
+                    session, "service.notice", row.uid, data | about, now=now, severity="critical", model=model
+                )
+                row.told_at = now
+
     def _remind(self) -> None:
+        self._tell()
         with self._assembly.database.reading() as session:
             if session.scalar(select(AlertRow.id).where(AlertRow.state.in_(alerts.OPEN)).limit(1)) is None:
                 return
@@ -286,6 +308,7 @@ class Scheduler:
                 bool(self._unfinished(session, model_id, backfill=False))
                 or any(self._next_of(session, watch) is not None for watch in self._watches(session, model_id, mark))
                 or self._is_new(session, model_id)
+                or session.scalar(_filled_since(model_id).limit(1)) is not None
             )
         if not waiting:
             with self._assembly.database.reading() as session:
@@ -472,11 +495,7 @@ class Scheduler:
 
     def _reopen(self, model_id: int) -> None:
         """Queue the windows of spans that were stored as empty and have records now: their look is not spent."""
-        late = (
-            select(RunRow)
-            .where(RunRow.model_id == model_id, RunRow.status == "no_data", RunRow.current.is_(True))
-            .where(_has_rows())
-        )
+        late = _filled_since(model_id)
         with self._assembly.database.reading() as session:
             if session.scalar(late.limit(1)) is None:
                 return
@@ -487,15 +506,19 @@ class Scheduler:
                 grid = windows.grid_of(monitor.schedule, monitor.window, monitor.offset)
                 span = Span(run.starts_at, run.ends_at)
                 session.execute(delete(RunRow).where(RunRow.id == run.id))
+
+                def revision(window: Span, run: RunRow = run) -> int:
+                    return runs.next_revision(session, run.monitor_id, run.version_id, window)
+
                 counts = profiles.row_counts(session, model_id, version.id, span)
                 empty: list[Span] = []
                 for window in windows.due(grid, span.start, None, span.end, baselines.cuts(session, version)):
                     if any(bucket in counts for bucket in window.hours):
-                        session.add(_queued(run, monitor, version, window, 1))
+                        session.add(_queued(run, monitor, version, window, revision(window)))
                     else:
                         empty.append(window)
                 for gap in runs.joined(empty):
-                    session.add(_copied(run, monitor, version, gap))
+                    session.add(_copied(run, monitor, version, gap, revision(gap)))
 
     def _mature(self, model_id: int, mark: datetime) -> int:
         """Queue anew the windows that wait for labels and have enough of them, or have waited long enough.
@@ -737,6 +760,16 @@ def _is_newest(session: Session, run: RunRow) -> bool:
     return session.scalar(later.limit(1)) is None
 
 
+def _filled_since(model_id: int) -> Select[RunRow]:
+    """Return the statement of the spans that are stored as empty and have records now."""
+    return (
+        select(RunRow)
+        .where(RunRow.model_id == model_id, RunRow.status == "no_data", RunRow.current.is_(True))
+        .where(RunRow.backfill.is_(False))
+        .where(_has_rows())
+    )
+
+
 def _has_rows() -> ColumnElement[bool]:
     """Return the condition that records of a run's version fell into its window."""
     arrived = select(ArrivalRow.id).where(
@@ -769,16 +802,16 @@ def _queued(like: RunRow, monitor: MonitorRow, version: VersionRow, window: Span
     )
 
 
-def _copied(like: RunRow, monitor: MonitorRow, version: VersionRow, gap: Span) -> RunRow:
+def _copied(like: RunRow, monitor: MonitorRow, version: VersionRow, gap: Span, revision: int) -> RunRow:
     """Return the entry of what is still empty of a span that was."""
     return RunRow(
-        uid=derived_id("run", monitor.uid, version.name, gap.start, gap.end, "empty"),
+        uid=derived_id("run", monitor.uid, version.name, gap.start, gap.end, "empty", revision),
         model_id=like.model_id,
         monitor_id=monitor.id,
         version_id=version.id,
         starts_at=gap.start,
         ends_at=gap.end,
-        revision=1,
+        revision=revision,
         status="no_data",
         reason=like.reason,
         replayed=like.replayed,

@@ -40,6 +40,7 @@ EVENTS: Mapping[str, str] = {
     "retraining.requested": "A retraining is asked for: where its rows are, and where to report.",
     "retraining.awaiting_approval": "A retraining would be asked for, and waits for somebody to approve it.",
     "retraining.finished": "A retraining succeeded, failed, expired, was rejected or cancelled.",
+    "service.notice": "Something about the installation needs a person, such as a damaged file.",
     "webhook.test": "Asked for by hand, to see that calls arrive.",
 }
 SEVERITIES = ("info", "warning", "critical")

@@ -15,6 +15,7 @@ from urllib.parse import quote, urlsplit
 
 import sqlalchemy.exc
 import structlog
+from anyio.to_thread import run_sync
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
@@ -22,6 +23,8 @@ from starlette.responses import HTMLResponse, RedirectResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.database import failure_of
+from service.lake import quarantine
+from service.lake.files import SegmentDamaged
 from service.problems import (
     BadRequest,
     Conflict,
@@ -198,6 +201,9 @@ def install(app: FastAPI) -> None:
 
     async def _problem(request: Request, error: Exception) -> Response:
         assert isinstance(error, Problem)  # noqa: S101 - what it is registered for
+        if isinstance(error, SegmentDamaged):
+            parts = request.app.state.assembly
+            await run_sync(quarantine.set_aside, parts.database, parts.lake, parts.clock)
         return render(request, error)
 
     async def _storage(request: Request, error: Exception) -> Response:

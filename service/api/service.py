@@ -31,6 +31,7 @@ from service.tables import (
     ModelRow,
     ModelStatusRow,
     MonitorRow,
+    NoticeRow,
     VersionRow,
 )
 
@@ -239,6 +240,11 @@ def _figures(session: Session, parts: Assembly, principal: Principal) -> Iterato
     yield from _watches(session, models)
     if principal.models is None:
         yield from _deliveries(session)
+        notices = session.execute(
+            select(NoticeRow.kind, func.count()).where(NoticeRow.resolved_at.is_(None)).group_by(NoticeRow.kind)
+        ).all()
+        told: list[tuple[Mapping[str, str], float]] = [({"kind": kind}, float(count)) for kind, count in notices]
+        yield from _family("plumbline_notices_open", "gauge", "Things about the installation that need a person.", told)
 
 
 def _arrived(session: Session, models: Mapping[int, str]) -> Samples:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from hashlib import blake2b, file_digest
 from pathlib import Path
+from threading import Lock
 from typing import NamedTuple
 
 import pyarrow as pa
@@ -24,6 +25,9 @@ GARBAGE_SECONDS = 24 * 3600
 BUFFERED_SECONDS = 3600
 """The same of a file of the buffer: its rows are in segments now, and it would double them for a day."""
 IDENTITY = "lake.id"
+QUARANTINE = "quarantine"
+DIGEST = 32
+"""Hexadecimal digits of the digest of a whole file; a segment's checksum is followed by its footer's."""
 NEVER_DICTIONARIES = ("prediction_id",)
 """Text that does not repeat."""
 
@@ -39,6 +43,21 @@ class SegmentDamaged(Problem):
     """A file of the lake is gone or does not hold what was written."""
 
     status, title = 503, "A file of the lake cannot be read"
+
+
+def footer_digest(path: Path) -> str:
+    """Return the digest of a Parquet file's footer: where its columns are, which no page's checksum covers.
+
+    OSError where there is no footer.
+    """
+    with path.open("rb") as file:
+        size = file.seek(0, os.SEEK_END)
+        file.seek(max(0, size - 8))
+        length = int.from_bytes(file.read(4), "little")
+        if length + 8 > size:
+            raise OSError(f"{path.name} has no footer")
+        file.seek(size - 8 - length)
+        return blake2b(file.read(), digest_size=16).hexdigest()
 
 
 def _sync(path: Path) -> None:
@@ -74,6 +93,20 @@ class Lake:
     def __init__(self, root: Path, secret: bytes = bytes(32)) -> None:
         self.root = root
         self.secret = secret
+        self._suspects: dict[str, str] = {}
+        self._lock = Lock()
+
+    def damaged(self, relative: str, why: object) -> SegmentDamaged:
+        """Return the problem that a file cannot be read, and remember it for `service.lake.quarantine`."""
+        with self._lock:
+            self._suspects[relative] = str(why)
+        return SegmentDamaged(f"{relative}: {why}", headers={"Retry-After": "1"})
+
+    def suspects(self) -> dict[str, str]:
+        """Return the files that could not be read since this was asked last, each with the reason."""
+        with self._lock:
+            found, self._suspects = self._suspects, {}
+        return found
 
     def path(self, relative: str) -> Path:
         """Return where a file of the manifest is; names are made here and never from what users send."""
@@ -145,41 +178,55 @@ class Lake:
                 table, path, row_group_size=ROW_GROUP, use_dictionary=texts, write_page_checksum=True, **layout
             )
 
-        return self.write(relative, fill)
+        written = self.write(relative, fill)
+        return Written(written.checksum + footer_digest(self.path(relative)), written.size)
 
-    def open(self, relative: str) -> pq.ParquetFile:
+    def open(self, relative: str, checksum: str = "") -> pq.ParquetFile:
         """Open a segment; text comes as dictionary codes, pages are checked against their checksums when read.
 
-        A missing or torn file is `SegmentDamaged`.
+        ``checksum`` is the manifest's; with it the footer is checked too. A missing or torn file is `SegmentDamaged`.
         """
         path = self.path(relative)
         try:
+            if len(checksum) > DIGEST and footer_digest(path) != checksum[DIGEST:]:
+                raise OSError("its footer is not what was written")
             schema = pq.read_schema(path, memory_map=True)
             texts = [field.name for field in schema if is_text(field.type) and field.name not in NEVER_DICTIONARIES]
             return pq.ParquetFile(path, memory_map=True, read_dictionary=texts, page_checksum_verification=True)
-        except (OSError, pa.ArrowInvalid) as error:
-            raise SegmentDamaged(f"{relative}: {error}") from error
+        except (OSError, pa.ArrowException) as error:
+            raise self.damaged(relative, error) from error
 
     def read_table(
-        self, relative: str, columns: Sequence[str] | None = None, groups: Sequence[int] | None = None
+        self,
+        relative: str,
+        columns: Sequence[str] | None = None,
+        groups: Sequence[int] | None = None,
+        checksum: str = "",
     ) -> pa.Table:
         """Return a segment's rows, of ``columns`` those that it has, of ``groups`` where only these are wanted."""
-        file = self.open(relative)
+        file = self.open(relative, checksum)
         names = [name for name in file.schema_arrow.names if columns is None or name in columns]
         wanted = range(file.num_row_groups) if groups is None else groups
         try:
             table = file.read_row_groups(list(wanted), columns=names, use_threads=file.metadata.num_rows > ROW_GROUP)
-        except (OSError, pa.ArrowInvalid) as error:
-            raise SegmentDamaged(f"{relative}: {error}") from error
+        except (OSError, pa.ArrowException) as error:
+            raise self.damaged(relative, error) from error
         return table.select(names)
 
     def intact(self, relative: str, checksum: str) -> bool:
         """Return whether a file is there and holds, byte for byte, what was written."""
         try:
             with self.path(relative).open("rb") as file:
-                return file_digest(file, lambda: blake2b(digest_size=16)).hexdigest() == checksum
+                return file_digest(file, lambda: blake2b(digest_size=16)).hexdigest() == checksum[:DIGEST]
         except OSError:
             return False
+
+    def set_aside(self, relative: str) -> None:
+        """Move a file, if it is there, to where nothing reads or sweeps it, for whoever can mend it."""
+        target = self.path(QUARANTINE) / relative.replace("/", "-")
+        self._folder(target.parent)
+        with suppress(FileNotFoundError):
+            self.path(relative).rename(target)
 
     def remove(self, relative: str) -> None:
         """Remove a file, if it is there."""
@@ -200,7 +247,8 @@ class Lake:
         now = self.path("sweep").stat().st_mtime
         kept, removed = {name.partition(".")[0] for name in (*known, IDENTITY, "sweep")}, 0
         for path in list(self.root.rglob("*")):
-            if path.relative_to(self.root).as_posix().partition(".")[0] in kept or not path.is_file():
+            name = path.relative_to(self.root).as_posix()
+            if name.partition(".")[0] in kept or name.startswith(f"{QUARANTINE}/") or not path.is_file():
                 continue
             kept_for = BUFFERED_SECONDS if path.parent.name == FOLDER else GARBAGE_SECONDS
             with suppress(FileNotFoundError):

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
-from sqlalchemy import select
+from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from service.database import from_microseconds, microseconds
@@ -42,9 +42,26 @@ def segments(
             SegmentRow.kind == kind,
             SegmentRow.first_bucket <= last_bucket,
             SegmentRow.last_bucket >= first_bucket,
+            SegmentRow.damaged_at.is_(None),
         )
         .order_by(SegmentRow.first_bucket, SegmentRow.id)
     ).all()
+
+
+def lost_rows(session: Session, model_id: int, version_id: int, span: Span) -> int:
+    """Return how many predictions at most are missing from a span because their file is damaged."""
+    hours = span.hours
+    found = session.scalar(
+        select(func.sum(SegmentRow.rows)).where(
+            SegmentRow.model_id == model_id,
+            SegmentRow.version_id == version_id,
+            SegmentRow.kind == "predictions",
+            SegmentRow.damaged_at.is_not(None),
+            SegmentRow.first_bucket <= hours[-1],
+            SegmentRow.last_bucket >= hours[0],
+        )
+    )
+    return int(found or 0)
 
 
 # --- rows of a span ---------------------------------------------------------------------------------------------------
@@ -90,11 +107,11 @@ def segment_batches(
     needed = None if columns is None else [*columns, "timestamp", *(("id_hash", "prediction_id") if labels else ())]
     newest: Newest | None = None
     for segment in segments(session, model_id, version_id, "predictions", hours[0], hours[-1]):
-        file = lake.open(segment.path)
+        file = lake.open(segment.path, segment.checksum)
         groups = overlapping(file, start, end)
         if not groups:
             continue
-        table = lake.read_table(segment.path, needed, groups)
+        table = lake.read_table(segment.path, needed, groups, segment.checksum)
         moments = numbers_of(table["timestamp"], np.int64)
         first, last = np.searchsorted(moments, [start, end])
         if first >= last:
@@ -250,7 +267,7 @@ def told(
     for segment in sorted(segments(session, model_id, version_id, kind, low, high), key=lambda row: row.id):
         if not _touches(segment, wanted):
             continue
-        table = lake.read_table(segment.path, names)
+        table = lake.read_table(segment.path, names, checksum=segment.checksum)
         chosen = np.ones(table.num_rows, np.bool_)
         if segment.first_bucket < low or segment.last_bucket > high:
             bucket = numbers_of(table["bucket"], np.int64)
@@ -301,7 +318,7 @@ def found(
     for segment in segments(session, model_id, version_id, "predictions", int(wanted[0]), int(wanted[-1])):
         if not _touches(segment, wanted):
             continue
-        file = lake.open(segment.path)
+        file = lake.open(segment.path, segment.checksum)
         groups = [
             group
             for group in overlapping(file, int(wanted[0]) * HOUR_US, (int(wanted[-1]) + 1) * HOUR_US)
@@ -309,7 +326,7 @@ def found(
         ]
         if not groups:
             continue
-        table = lake.read_table(segment.path, columns, groups)
+        table = lake.read_table(segment.path, columns, groups, segment.checksum)
         tables.append(plain(table.filter(pa.array(_among(table["id_hash"], hashes)))))
     if tables:
         return together(tables)

@@ -99,13 +99,15 @@ def _day(
     """Return a closed day's sample, kept in the lake unless rows were sealed after it was made."""
     around = (SegmentRow.version_id == version.id, SegmentRow.first_bucket <= day + DAY_HOURS - 1)
     kept = session.scalars(
-        select(SegmentRow).where(*around, SegmentRow.kind == KIND, SegmentRow.first_bucket == day)
+        select(SegmentRow).where(
+            *around, SegmentRow.kind == KIND, SegmentRow.first_bucket == day, SegmentRow.damaged_at.is_(None)
+        )
     ).first()
     newer = select(SegmentRow.id).where(
         *around, SegmentRow.last_bucket >= day, SegmentRow.kind == "predictions", SegmentRow.compacted.is_(False)
     )
     if kept is not None and session.scalar(newer.where(SegmentRow.id > kept.id).limit(1)) is None:
-        return lake.read_table(kept.path)
+        return lake.read_table(kept.path, checksum=kept.checksum)
     span = Span(bucket_start(day), bucket_start(day + DAY_HOURS))
     table = _drawn(session, lake, version, span)
     if table is None or session.get_bind().get_execution_options().get("plumbline_write"):

@@ -423,7 +423,27 @@ class Sealer:
             )
         }
         sought = zip(rows.tolist(), texts.take(pa.array(rows)).to_pylist(), strict=True)
-        return {row: by_text[text] for row, text in sought if text in by_text}
+        found = {row: by_text[text] for row, text in sought if text in by_text}
+        lost = self._unreadable(session, model_id, version, known)
+        if lost:  # of an id in a file that was set aside the hash is all that is left
+            found |= {row: lost[value] for row in rows.tolist() if (value := int(hashes[row])) in lost}
+        return found
+
+    @staticmethod
+    def _unreadable(session: Session, model_id: int, version: int, known: Entries) -> dict[int, int]:
+        """Return hash and content of the known ids whose bucket has a damaged segment."""
+        damaged = session.execute(
+            select(SegmentRow.first_bucket, SegmentRow.last_bucket).where(
+                SegmentRow.model_id == model_id,
+                SegmentRow.version_id == version,
+                SegmentRow.kind == "predictions",
+                SegmentRow.damaged_at.is_not(None),
+            )
+        ).all()
+        inside = np.zeros(known.size, np.bool_)
+        for first, last in damaged:
+            inside |= (known["bucket"] >= first) & (known["bucket"] <= last)
+        return {int(entry["hash"]): int(entry["content"]) for entry in known[inside]}
 
     # --- what is told later: ground truth, protected attributes -------------------------------------------------------
 
@@ -629,13 +649,14 @@ class Sealer:
             model = session.get_one(ModelRow, model_id)
             segments = session.scalars(
                 select(SegmentRow)
-                .where(SegmentRow.model_id == model_id, SegmentRow.kind == kind)
+                .where(SegmentRow.model_id == model_id, SegmentRow.kind == kind, SegmentRow.damaged_at.is_(None))
                 .order_by(SegmentRow.id)
             ).all()
         parts = [np.empty(0, ENTRY)]
         for segment in segments:
             try:
-                table = self.lake.read_table(segment.path, None if kind == "predictions" else ["id_hash", "bucket"])
+                names = None if kind == "predictions" else ["id_hash", "bucket"]
+                table = self.lake.read_table(segment.path, names, checksum=segment.checksum)
             except SegmentDamaged as damage:
                 log.warning("its ids stay unknown", reason=damage.detail, model=model_id)
                 continue
@@ -821,6 +842,7 @@ class Sealer:
                     SegmentRow.model_id == model_id,
                     SegmentRow.compacted.is_(False),
                     SegmentRow.kind.in_(KINDS),
+                    SegmentRow.damaged_at.is_(None),
                     SegmentRow.last_bucket < today,
                     SegmentRow.sealed_at < self.clock.now() - COMPACTED_AFTER,
                 )
@@ -841,7 +863,7 @@ class Sealer:
         with self.database.reading() as session:
             model = session.get_one(ModelRow, first.model_id)
         ordered = sorted(group, key=lambda segment: segment.id)
-        table = together([self.lake.read_table(segment.path) for segment in ordered])
+        table = together([self.lake.read_table(segment.path, checksum=segment.checksum) for segment in ordered])
         moments = numbers_of(table["timestamp"], np.int64)
         if first.kind == "predictions":
             buckets = moments // HOUR_US

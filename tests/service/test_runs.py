@@ -29,7 +29,7 @@ from service.tables import (
     VersionRow,
     WebhookRow,
 )
-from service.words import new_id
+from service.words import Span, new_id
 from tests.service.watched import Watched, day, hours
 
 
@@ -518,3 +518,55 @@ def test_what_a_monitor_may_look_at_holds_the_rows_of_window_and_baseline(shop: 
     assert {"features.age", "prediction", "score"} <= set(window.column_names) & set(baseline.column_names)
     assert "ground_truth" in window.column_names
     assert comparison.task.name == "binary"
+
+
+def test_a_backfill_of_an_empty_span_doubles_nothing_and_keeps_no_window_from_its_turn(shop: Watched) -> None:
+    shop.stream(0, 24)
+    shop.stream(24 * 5, 24 * 6)
+    shop.at_hour(24 * 6 + 1)
+    asked_for(shop, day(2))  # before the scheduler was there
+    shop.run()
+    asked_for(shop, day(3))
+    shop.run()
+    current = [(run.starts_at, run.ends_at, run.status) for run in shop.runs(current=True)]
+    assert current == [
+        (day(0).start, day(0).end, "ok"),
+        (day(1).start, day(4).end, "no_data"),
+        (day(5).start, day(5).end, "ok"),
+    ]
+    shop.stream(24 * 2, 24 * 4)  # late, and both of its days were asked for before
+    shop.stream(24 * 6, 24 * 7)
+    shop.at_hour(24 * 7 + 1)
+    shop.run()
+    current = [(run.starts_at, run.ends_at, run.status) for run in shop.runs(current=True)]
+    assert current == [
+        (day(0).start, day(0).end, "ok"),
+        (day(1).start, day(1).end, "no_data"),
+        (day(2).start, day(2).end, "ok"),
+        (day(3).start, day(3).end, "ok"),
+        (day(4).start, day(4).end, "no_data"),
+        (day(5).start, day(5).end, "ok"),
+        (day(6).start, day(6).end, "ok"),
+    ]
+
+
+def asked_for(shop: Watched, window: Span) -> None:
+    """Queue a window as a request does."""
+    with shop.database.writing() as session:
+        monitor = session.scalars(select(MonitorRow)).one()
+        revision = runs.next_revision(session, monitor.id, shop.version_ids["a"], window)
+        session.add(
+            RunRow(
+                uid=new_id(),
+                model_id=shop.model_id,
+                monitor_id=monitor.id,
+                version_id=shop.version_ids["a"],
+                starts_at=window.start,
+                ends_at=window.end,
+                revision=revision,
+                current=revision == 1,
+                status="queued",
+                backfill=True,
+                attempt=0,
+            )
+        )

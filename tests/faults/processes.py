@@ -1,0 +1,190 @@
+"""The service as processes forked from a test: each with its roles, all under one clock that the test can set."""
+
+import multiprocessing
+import multiprocessing.process
+import os
+import signal
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import uvicorn
+
+from service.app import create_app
+from service.assembly import Assembly, assemble
+from service.cli import logs
+from service.clock import Clock
+from service.scheduler import working
+from service.settings import ROLES, Settings
+from tests.conftest import ADMIN_KEY
+from tests.running import free_port
+from tests.service.records import START as FIRST
+from tests.service.records import Shop
+
+HEADERS = {"Authorization": f"Bearer {ADMIN_KEY}"}
+FORK = multiprocessing.get_context("fork")
+"""Forked, so that nothing is imported or compiled again after each of a hundred kills."""
+
+
+class SharedClock:
+    """A clock in memory shared by forked processes: so many times faster than the machine's, moved at will."""
+
+    def __init__(self, start: datetime, speed: float = 1.0) -> None:
+        self._start = start
+        self._began = time.monotonic()
+        self._speed = speed
+        self._moved = FORK.Value("d", 0.0)
+        self._stopped = FORK.Value("d", float("inf"))
+
+    def now(self) -> datetime:
+        """Return the time that all processes have."""
+        elapsed = min(time.monotonic(), self._stopped.value) - self._began
+        return self._start + timedelta(seconds=elapsed * self._speed + self._moved.value)
+
+    def monotonic(self) -> float:
+        """Return the machine's seconds."""
+        return time.monotonic()
+
+    def move(self, by: timedelta) -> None:
+        """Let the time of day jump, on or back."""
+        self._moved.value += by.total_seconds()
+
+    def stop(self) -> None:
+        """Let it stand still but for what it is moved."""
+        self._stopped.value = time.monotonic()
+
+
+def wait_until(holds: Callable[[], object], seconds: float = 60.0, what: str = "it") -> None:
+    """Wait until something holds."""
+    deadline = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < deadline, f"{what} took longer than {seconds:g} seconds"
+        time.sleep(0.02)
+
+
+def _run(settings: Settings, clock: Clock | None, port: int, log: Path) -> None:
+    """Be one process of the service until it is ended."""
+    logs.configure("warning", log.open("a"))
+    if "api" in settings.roles:
+        uvicorn.run(create_app(settings, clock), host="127.0.0.1", port=port, log_config=None, access_log=False)
+        return
+    over = threading.Event()
+    signal.signal(signal.SIGTERM, lambda *_: over.set())
+    with working(assemble(settings, clock)):
+        over.wait()
+
+
+@dataclass
+class Site:
+    """An installation: a folder or a database of its own, and its processes by name."""
+
+    folder: Path
+    url: str | None = None
+    clock: Clock | None = None
+    changes: Mapping[str, Any] = field(default_factory=dict)
+    port: int = field(default_factory=free_port)
+    running: dict[str, multiprocessing.process.BaseProcess] = field(default_factory=dict)
+
+    def settings(self, *roles: str, **changes: Any) -> Settings:
+        """Return the settings of a process with some roles, of one with all where none is named."""
+        values: dict[str, Any] = {
+            "data_dir": self.folder / "data",
+            "database_url": self.url,
+            "admin_key": ADMIN_KEY,
+            "tick_seconds": 0.2,
+            "outbound_allow": "127.0.0.1",
+            "outbound_http": True,
+            "roles": roles or ROLES,
+        }
+        return Settings.model_validate(values | dict(self.changes) | changes)
+
+    def assembly(self, *roles: str, clock: Clock | None = None, **changes: Any) -> Assembly:
+        """Return the parts in this process."""
+        return assemble(self.settings(*roles, **changes), clock or self.clock)
+
+    def start(self, name: str, *roles: str, **changes: Any) -> None:
+        """Start a process, named by its only role where no roles are given; wait until it answers where it can."""
+        settings = self.settings(*(roles or (name,)), **changes)
+        log = self.folder / f"{name}.log"
+        process = FORK.Process(target=_run, args=(settings, self.clock, self.port, log), name=name, daemon=True)
+        process.start()
+        self.running[name] = process
+        if "api" in settings.roles:
+            wait_until(lambda: self.answers() or not process.is_alive(), what=f"the start of {name}")
+            assert process.is_alive(), log.read_text()[-4000:]
+
+    def answers(self) -> bool:
+        """Return whether somebody listens on the port."""
+        with suppress(OSError), socket.create_connection(("127.0.0.1", self.port), timeout=1):
+            return True
+        return False
+
+    def signal(self, name: str, number: int) -> None:
+        """Send a signal to a process: SIGSTOP freezes it, SIGCONT lets it go on."""
+        pid = self.running[name].pid
+        assert pid is not None
+        os.kill(pid, number)
+
+    def kill(self, name: str) -> None:
+        """End a process at once."""
+        process = self.running.pop(name)
+        assert process.is_alive(), (self.folder / f"{name}.log").read_text()[-4000:]
+        process.kill()
+        process.join()
+
+    def end(self) -> None:
+        """Kill whatever runs."""
+        for process in self.running.values():
+            process.kill()
+            process.join()
+        self.running.clear()
+
+    def client(self, timeout: float = 10.0) -> httpx2.Client:
+        """Return a client with the admin key."""
+        return httpx2.Client(base_url=f"http://127.0.0.1:{self.port}", headers=HEADERS, timeout=timeout)
+
+
+@contextmanager
+def site(folder: Path, url: str | None = None, clock: Clock | None = None, **changes: Any) -> Iterator[Site]:
+    """Make an installation whose processes end with the block; what is compiled is loaded before any is forked."""
+    folder.mkdir(parents=True, exist_ok=True)
+    warm_up(folder / "warm")
+    made = Site(folder, url, clock, changes)
+    try:
+        yield made
+    finally:
+        made.end()
+
+
+def warm_up(folder: Path) -> None:
+    """Load what is compiled, once a test: processes that are forked from here have it."""
+    shop = Shop(folder)
+    moment = {"timestamp": FIRST, "received_at": FIRST}
+    shop.put("predictions", [{"prediction_id": "p", "version": None, "features.age": 1.0, "prediction": "1"} | moment])
+    shop.put("ground_truth", [{"prediction_id": "p", "version": None, "ground_truth": "1"} | moment])
+    shop.seal()
+    shop.database.close()
+    parts = assemble(Settings.model_validate({"data_dir": folder / "service"}))
+    parts.writer.warm_up()
+    parts.database.close()
+
+
+def fork(target: Callable[..., object], *arguments: object) -> multiprocessing.process.BaseProcess:
+    """Run a function in a process of its own that ends with the test."""
+    process = FORK.Process(target=target, args=arguments, daemon=True)
+    process.start()
+    return process
+
+
+def killed(processes: Sequence[multiprocessing.process.BaseProcess]) -> None:
+    """End processes at once."""
+    for process in processes:
+        process.kill()
+        process.join()
