@@ -102,12 +102,17 @@ def secret_of(settings: Settings) -> bytes:
     return path.read_bytes()
 
 
+def fingerprint(secret: bytes) -> str:
+    """Return by what a secret is known without being told."""
+    return blake2b(secret, digest_size=16, person=b"plumbline mark").hexdigest()
+
+
 def check_secret(database: Database, secret: bytes) -> None:
     """Make sure that all processes of a database have one secret, else `Unavailable`.
 
     With another one no id would be recognised that came before, and no webhook's secret could be read.
     """
-    mark = blake2b(secret, digest_size=16, person=b"plumbline mark").hexdigest()
+    mark = fingerprint(secret)
     with database.writing() as session:
         known = session.get(PropertyRow, "secret")
         if known is None:

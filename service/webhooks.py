@@ -18,6 +18,7 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from sqlalchemy import Select, func, or_, select, update
 from sqlalchemy.orm import Session, aliased
 
+from service import notices
 from service.access import link_token
 from service.clock import Clock
 from service.database import Database
@@ -249,8 +250,8 @@ class Sender:
         )
         with self._database.reading() as session:
             ids = session.scalars(wanted.limit(AT_ONCE)).all()
-        if not ids:
-            return []
+            if not ids or notices.held(session):
+                return []
         due = due.where(DeliveryRow.id.in_(ids))
         if delivery_id is None:
             due = due.where(DeliveryRow.next_at <= now)

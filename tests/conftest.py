@@ -149,9 +149,15 @@ def postgres_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Clust
 
 
 @pytest.fixture
-def postgres_url(postgres_cluster: Cluster) -> str:
+def new_postgres_url(postgres_cluster: Cluster) -> Callable[[], str]:
+    """Return a function that makes an empty PostgreSQL database and returns its SQLAlchemy URL."""
+    return lambda: postgres_cluster.new_database(f"t{secrets.token_hex(6)}")
+
+
+@pytest.fixture
+def postgres_url(new_postgres_url: Callable[[], str]) -> str:
     """Return the SQLAlchemy URL of an empty PostgreSQL database of this test's own."""
-    return postgres_cluster.new_database(f"t{secrets.token_hex(6)}")
+    return new_postgres_url()
 
 
 @pytest.fixture(scope="session")

@@ -6,7 +6,8 @@ from fastapi import APIRouter, Query
 from sqlalchemy import select
 
 from service.api.depends import Operator, Page, Parts, Reader, audit, listed, page_of
-from service.problems import NotFound
+from service.notices import HELD
+from service.problems import Conflict, NotFound
 from service.tables import ModelRow, NoticeRow
 from service.words import format_time
 
@@ -52,6 +53,8 @@ def resolve(notice: str, parts: Parts, principal: Operator) -> dict[str, Any]:
         hidden = principal.models is not None and (model is None or not principal.sees(model.name))
         if row is None or hidden:
             raise NotFound(f"there is no notice {notice!r}")
+        if row.kind == HELD and row.resolved_at is None:
+            raise Conflict("outbound calls are held until `plumbline resume` is run on the service's host")
         row.resolved_at = row.resolved_at or parts.clock.now()
         audit(session, parts, principal, "notice.resolve", f"notices/{notice}", model)
         session.flush()

@@ -159,6 +159,72 @@ def migrate(data: Data = None, output: Output = "text") -> None:
     say({"schema": head}, f"The schema is at {head}.", output)
 
 
+Verify = Annotated[bool, typer.Option("--verify", help="Read back every byte.")]
+
+
+@app.command()
+def backup(
+    target: Annotated[Path, typer.Argument(help="New or empty folder.")],
+    data: Data = None,
+    verify: Verify = False,
+    output: Output = "text",
+) -> None:
+    """Write database and lake into a folder, beside a running service, from SQLite or PostgreSQL."""
+    from service import backup as backups
+    from service.clock import SystemClock
+
+    try:
+        done = backups.backup(settings_of(data_dir=data), target, SystemClock(), verify=verify)
+    except Problem as problem:
+        raise fail(problem.detail or problem.title) from None
+    lost = (
+        f" {len(done.missing)} files were gone or damaged before, the first {done.missing[0]}." if done.missing else ""
+    )
+    text = f"{done.rows:,} rows and {done.files:,} files of {done.bytes / 1e6:,.1f} MB are in {target}.{lost}"
+    say(done.document(), text, output)
+
+
+@app.command()
+def restore(
+    source: Annotated[Path, typer.Argument(help="Folder of the backup.", exists=True, file_okay=False)],
+    data: Data = None,
+    verify: Annotated[bool, typer.Option("--verify", help="Only read the backup and say whether it is whole.")] = False,
+    output: Output = "text",
+) -> None:
+    """Put a backup into an empty installation; its outbound calls are held until `plumbline resume`."""
+    from service import backup as backups
+    from service.clock import SystemClock
+
+    settings = settings_of(data_dir=data)
+    try:
+        if verify:
+            manifest = backups.check(source)
+            whole = f"The backup of {manifest['made_at']} is whole: {len(manifest['files']):,} files and the database."
+            say({"made_at": manifest["made_at"], "files": len(manifest["files"])}, whole, output)
+            return
+        done = backups.restore(settings, source, SystemClock())
+    except Problem as problem:
+        raise fail(problem.detail or problem.title) from None
+    text = f"{done.rows:,} rows and {done.files:,} files are restored; outbound calls wait for `plumbline resume`."
+    say(done.document(), text, output)
+
+
+@app.command()
+def resume(data: Data = None, output: Output = "text") -> None:
+    """Let the outbound calls go that were held since a restore."""
+    from service import notices
+    from service.cli import serving
+
+    assembly = serving.offline(settings_of(data_dir=data))
+    try:
+        with assembly.database.writing() as session:
+            were = notices.resume(session, assembly.clock.now())
+    finally:
+        assembly.database.close()
+    text = "Outbound calls go out again." if were else "No outbound calls were held."
+    say({"resumed": were}, text, output)
+
+
 @app.command("sign-in")
 def sign_in(data: Data = None, output: Output = "text") -> None:
     """Print a link that signs a browser in, once, within a day."""

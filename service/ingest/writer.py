@@ -28,7 +28,7 @@ from sqlalchemy.orm import Session
 from service.clock import Clock
 from service.database import IDLE_MILLISECONDS, Database, failure_of, from_microseconds, microseconds
 from service.ingest import schemas
-from service.ingest.buffer import LARGE, Buffer, Place, encode
+from service.ingest.buffer import LARGE, BatchDamaged, Buffer, Place, encode
 from service.ingest.columns import GROUND_TRUTH, PREDICTIONS, Builder, Built, Part, Refusal
 from service.ingest.formats import Format, Parsed, read
 from service.ingest.hashing import hash_ids, hash_key
@@ -486,7 +486,11 @@ class Writer:
             buffered.batches[mark] = there[mark]
             if row is None or row.kind not in (PREDICTIONS, GROUND_TRUTH):
                 continue
-            table = self._buffer_files.rows(row.payload, row.file, row.start)
+            try:
+                table = self._buffer_files.rows(row.payload, row.file, row.start)
+            except BatchDamaged as damage:  # the sealer gives it up; what comes in must not wait for that
+                _log.warning("a batch of the buffer cannot be read", reason=damage.detail, model=model_id)
+                continue
             owner = _owner(versions, table["version"][0].as_py() if table.num_rows else None)
             hashes = _numbers(table["id_hash"])
             if row.kind == PREDICTIONS:

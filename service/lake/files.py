@@ -12,11 +12,13 @@ from typing import NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from sqlalchemy import null, select
+from sqlalchemy.orm import Session
 
 from service.database import Database
 from service.ingest.buffer import FOLDER
 from service.problems import Problem, StorageFull, Unavailable
-from service.tables import PropertyRow
+from service.tables import Base, PropertyRow
 
 ROW_GROUP = 65_536
 """Rows that are decoded together: a day of a long segment is read without the rest."""
@@ -25,6 +27,8 @@ GARBAGE_SECONDS = 24 * 3600
 BUFFERED_SECONDS = 3600
 """The same of a file of the buffer: its rows are in segments now, and it would double them for a day."""
 IDENTITY = "lake.id"
+FILE_COLUMNS = {"path", "file"}
+"""Columns of any table by these names say where something is in the lake."""
 QUARANTINE = "quarantine"
 DIGEST = 32
 """Hexadecimal digits of the digest of a whole file; a segment's checksum is followed by its footer's."""
@@ -87,6 +91,17 @@ def is_text(kind: pa.DataType) -> bool:
     return bool(pa.types.is_string(plain) or pa.types.is_large_string(plain))
 
 
+def named_files(session: Session) -> dict[str, str | None]:
+    """Return every file of the lake that a row of any table names, with its checksum where the row has one."""
+    found: dict[str, str | None] = {}
+    for table in Base.metadata.sorted_tables:
+        for name in FILE_COLUMNS & set(table.c.keys()):
+            checksum = table.c.checksum if "checksum" in table.c else null()
+            rows = session.execute(select(table.c[name], checksum).where(table.c[name].is_not(None)).distinct())
+            found.update((str(path), said) for path, said in rows)
+    return found
+
+
 class Lake:
     """A folder of immutable files; ``secret`` keys the hashes by which predictions are found."""
 
@@ -142,7 +157,7 @@ class Lake:
         target = self.path(relative)
         with _room():
             self._folder(target.parent)
-            passing = target.with_name(f"{target.name}.tmp")
+            passing = target.with_name(f"{target.name}.{uuid.uuid4().hex[:8]}.tmp")
             try:
                 fill(passing)
                 _sync(passing)
@@ -221,12 +236,18 @@ class Lake:
         except OSError:
             return False
 
-    def set_aside(self, relative: str) -> None:
-        """Move a file, if it is there, to where nothing reads or sweeps it, for whoever can mend it."""
+    def set_aside(self, relative: str, *, copy: bool = False) -> None:
+        """Move a file, if it is there, to where nothing reads or sweeps it, for whoever can mend it.
+
+        With ``copy`` it stays where it is too, since others of its rows may be whole.
+        """
         target = self.path(QUARANTINE) / relative.replace("/", "-")
         self._folder(target.parent)
-        with suppress(FileNotFoundError):
-            self.path(relative).rename(target)
+        with suppress(FileNotFoundError, FileExistsError):
+            if copy:
+                target.hardlink_to(self.path(relative))
+            else:
+                self.path(relative).rename(target)
 
     def remove(self, relative: str) -> None:
         """Remove a file, if it is there."""

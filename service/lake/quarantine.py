@@ -2,15 +2,14 @@
 
 import structlog
 from sqlalchemy import select
-from sqlalchemy.orm import Session
 
+from service import notices
 from service.clock import Clock
 from service.database import Database
 from service.lake.files import Lake, SegmentDamaged
-from service.tables import BaselineRow, NoticeRow, SegmentRow
-from service.words import bucket_start, derived_id, format_time
+from service.tables import BaselineRow, SegmentRow
+from service.words import bucket_start, format_time
 
-KIND = "damaged_file"
 log = structlog.get_logger(__name__)
 
 
@@ -37,30 +36,15 @@ def set_aside(database: Database, lake: Lake, clock: Clock) -> int:
                     f"{format_time(bucket_start(last))} cannot be read: {path} does not hold what was written. "
                     "It was set aside; a backup may have it whole."
                 )
-                notice(session, clock, path, sentence, row.model_id)
+                notices.tell(session, clock.now(), notices.DAMAGED, path, sentence, row.model_id)
             lake.set_aside(path)
             log.error("a damaged file was set aside", path=path, reason=why, rows=segment.rows)
             found += 1
         elif baseline is not None and not _readable(lake, path):
             with database.writing() as session:
                 sentence = f"The rows of the baseline {baseline.name} cannot be read: {path} is damaged ({why})."
-                notice(session, clock, path, sentence, baseline.model_id)
+                notices.tell(session, clock.now(), notices.DAMAGED, path, sentence, baseline.model_id)
     return found
-
-
-def notice(session: Session, clock: Clock, subject: str, sentence: str, model_id: int | None) -> None:
-    """Tell whoever keeps the service, once."""
-    if session.scalar(select(NoticeRow.id).where(NoticeRow.kind == KIND, NoticeRow.subject == subject)) is None:
-        session.add(
-            NoticeRow(
-                uid=derived_id("notice", KIND, subject),
-                kind=KIND,
-                subject=subject,
-                sentence=sentence,
-                model_id=model_id,
-                created_at=clock.now(),
-            )
-        )
 
 
 def _readable(lake: Lake, path: str) -> bool:

@@ -18,21 +18,20 @@ from sqlalchemy import delete, func, insert, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
+from service import notices
 from service.clock import Clock
 from service.database import Database, from_microseconds, microseconds
-from service.ingest.buffer import Buffer
+from service.ingest.buffer import BatchDamaged, Buffer
 from service.ingest.columns import content_hashes
 from service.lake import reader
 from service.lake.columns import MOMENT, as_text, numbers_of, shaped, together
-from service.lake.files import Lake, SegmentDamaged
+from service.lake.files import Lake, SegmentDamaged, named_files
 from service.lake.index import ENTRY, FAN, Entries, Index, read_run
 from service.lake.lease import Lease, kept, take
 from service.problems import Unavailable
 from service.settings import Settings
 from service.tables import (
     ArrivalRow,
-    ArtifactRow,
-    BaselineRow,
     DirtyRow,
     IdRunRow,
     IngestBatchRow,
@@ -43,7 +42,7 @@ from service.tables import (
     SegmentRow,
     VersionRow,
 )
-from service.words import new_id
+from service.words import format_time, new_id
 
 log = structlog.get_logger(__name__)
 
@@ -267,7 +266,13 @@ class Sealer:
             ).all()
         # On PostgreSQL a batch with a number in between may have been committed after the numbers were read.
         batches = [batch for batch in payloads if batch.id in chosen]
-        tables = [self.buffer.rows(batch.payload, batch.file, batch.start) for batch in batches]
+        tables = []
+        for one in batches:
+            try:
+                tables.append(self.buffer.rows(one.payload, one.file, one.start))
+            except BatchDamaged as damage:
+                self._give_up(model, kind, one, damage, lease)
+                return 0
         made = Round(model)
         if kind == "predictions":
             versions = self._versions(model, tables)
@@ -279,6 +284,24 @@ class Sealer:
         self._commit(made, lease, kind, ids)
         self._forget({batch.file for batch in batches if batch.file})
         return rows
+
+    def _give_up(self, model: ModelRow, kind: str, batch: Any, damage: BatchDamaged, lease: Lease) -> None:
+        """Take a batch that cannot be read out of the buffer, where it would hold up all others, and tell of it."""
+        if batch.file:
+            self.lake.set_aside(batch.file, copy=True)
+        with self.database.writing() as session:
+            lease.check(session)
+            row = session.get(IngestBatchRow, batch.id)
+            if row is None:
+                return
+            sentence = (
+                f"{row.rows} records ({kind.replace('_', ' ')}) that came by {format_time(row.received_at)} are lost: "
+                f"{damage.detail}. What is left of the file was set aside; send them again where that can be done."
+            )
+            subject = f"{batch.file}:{batch.start}"
+            notices.tell(session, self.clock.now(), notices.DAMAGED, subject, sentence, model.id)
+            session.delete(row)
+        log.error("a damaged batch was given up", reason=damage.detail, model=model.id)
 
     def _forget(self, files: set[str]) -> None:
         """Let go of the files of the buffer that hold no other batch."""
@@ -886,13 +909,9 @@ class Sealer:
     def sweep(self) -> int:
         """Remove files that no row has named for a day; return how many."""
         with self.database.reading() as session:
-            known = set(session.scalars(select(SegmentRow.path)))
-            known |= set(session.scalars(select(IdRunRow.path)))
-            known |= {path for path in session.scalars(select(BaselineRow.path)) if path}
-            known |= {file for file in session.scalars(select(IngestBatchRow.file).distinct()) if file}
+            known = set(named_files(session))
             given = select(RetrainingRow.uid).where(RetrainingRow.training_until > self.clock.now())
             known |= {f"training/{uid}.parquet" for uid in session.scalars(given)}
-            known |= {path for path in session.scalars(select(ArtifactRow.path)) if path}
         return self.lake.sweep(known)
 
 

@@ -76,7 +76,7 @@ def post(site: Site, name: str, pause: float = 0.02) -> None:
     ):
         for turn in itertools.count():
             now = clock.now()
-            drifted = float(bucket_of(now) // 16 % 2)  # sixteen hours as always, sixteen hours older
+            drifted = float(bucket_of(now) // 4 % 2)  # four hours as always, four hours older
             sent = records(name, turn, now, drifted, random)
             told = [{"prediction_id": row["prediction_id"], "ground_truth": 1} for row in sent[:LABELLED]]
             bodies: list[tuple[str, Any]] = [("predictions", sent), ("ground-truth", told)]

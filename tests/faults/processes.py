@@ -16,6 +16,7 @@ from typing import Any
 
 import httpx2
 import uvicorn
+from starlette.testclient import TestClient
 
 from service.app import create_app
 from service.assembly import Assembly, assemble
@@ -25,8 +26,6 @@ from service.scheduler import working
 from service.settings import ROLES, Settings
 from tests.conftest import ADMIN_KEY
 from tests.running import free_port
-from tests.service.records import START as FIRST
-from tests.service.records import Shop
 
 HEADERS = {"Authorization": f"Bearer {ADMIN_KEY}"}
 FORK = multiprocessing.get_context("fork")
@@ -165,15 +164,16 @@ def site(folder: Path, url: str | None = None, clock: Clock | None = None, **cha
 
 def warm_up(folder: Path) -> None:
     """Load what is compiled, once a test: processes that are forked from here have it."""
-    shop = Shop(folder)
-    moment = {"timestamp": FIRST, "received_at": FIRST}
-    shop.put("predictions", [{"prediction_id": "p", "version": None, "features.age": 1.0, "prediction": "1"} | moment])
-    shop.put("ground_truth", [{"prediction_id": "p", "version": None, "ground_truth": "1"} | moment])
-    shop.seal()
-    shop.database.close()
-    parts = assemble(Settings.model_validate({"data_dir": folder / "service"}))
-    parts.writer.warm_up()
-    parts.database.close()
+    settings = Settings.model_validate({"data_dir": folder, "admin_key": ADMIN_KEY, "tick_seconds": 3600})
+    with TestClient(create_app(settings), headers=HEADERS) as client:
+        client.post("/v1/models", json={"name": "warm", "task": "binary"}).raise_for_status()
+        for count in (10, 2_500):
+            features = {"age": 1.5, "job": "clerk"}
+            sent = [{"prediction_id": f"{count}-{i}", "features": features, "prediction": 1} for i in range(count)]
+            client.post("/v1/models/warm/predictions", json=sent).raise_for_status()
+            told = [{"prediction_id": row["prediction_id"], "ground_truth": 1} for row in sent]
+            client.post("/v1/models/warm/ground-truth", json=told).raise_for_status()
+        client.app.state.assembly.sealer.seal(1)  # type: ignore[attr-defined]
 
 
 def fork(target: Callable[..., object], *arguments: object) -> multiprocessing.process.BaseProcess:

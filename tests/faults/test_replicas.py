@@ -1,0 +1,243 @@
+"""Several processes on one database: each window once, no late write of a frozen one, and clocks that jump."""
+
+import os
+import signal
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from sqlalchemy import func, select, update
+
+from service.clock import SetClock
+from service.lake.lease import LeaseLost, kept, owner_here
+from service.runs import Claim, Measured, claimed, record, renew
+from service.tables import LeaseRow, ResultRow, RunRow
+from tests.faults.processes import FORK, SharedClock, fork, killed, wait_until
+from tests.service.watched import Watched, day, hours
+
+REPLICAS = 4
+
+
+def work(folder: Path, url: str | None, clock: SetClock | SharedClock, hold: float = 0.0, until: int = 0) -> None:
+    """Be a replica: run what is due, over and over; ``hold`` keeps each window at work for so many seconds."""
+    shop = Watched(folder, url, clock=clock, made=True, schedule="hourly", window="1h")  # type: ignore[arg-type]
+    if hold:
+        execute_slowly(shop, hold)
+        return
+    while True:
+        if shop.scheduler.run_model(shop.model_id, limit=20) == 0:
+            time.sleep(0.05)
+
+
+def execute_slowly(shop: Watched, hold: float) -> None:
+    """Claim the first window that is due, stay at it while renewing its lease, then try to record it."""
+    shop.sealer.seal(shop.model_id)
+    workshop = shop.scheduler._workshop
+    with shop.database.reading() as session:
+        watch = next(iter(shop.scheduler._watches(session, shop.model_id, shop.clock.now())))
+        due = watch.due(hours(0, 1))
+    claim = claimed(workshop, due)
+    assert claim is not None
+    (shop.folder / "claimed").write_text(str(claim.attempt))
+    with kept(lambda: renew(workshop, claim), workshop.settings.lease_seconds):
+        time.sleep(hold)
+    with shop.database.writing() as session:
+        run = record(session, workshop, due, claim, Measured(rows=999, status="ok"))
+    (shop.folder / "recorded").write_text("yes" if run is not None else "no")
+
+
+@contextmanager
+def stream(folder: Path, url: str | None, length: int, lease: float = 60.0) -> Iterator[Watched]:
+    """Make a shop with so many hours of records and an hourly monitor."""
+    shop = Watched(folder, url, schedule="hourly", window="1h", parameters={"min_rows": 1})
+    shop.settings = shop.settings.model_copy(update={"lease_seconds": lease})
+    shop.stream(0, length)
+    yield shop
+    shop.database.close()
+
+
+def counted(shop: Watched, length: int) -> None:
+    """Count: every hour has one run, finished, and the results that it says it has."""
+    runs = shop.runs()
+    assert [run.starts_at for run in runs] == [hours(hour, hour + 1).start for hour in range(length)]
+    assert {run.status for run in runs} <= {"ok", "violations", "partial", "insufficient_data"}
+    with shop.database.reading() as session:
+        rows = Counter(session.scalars(select(ResultRow.run_id)))
+    assert rows == Counter({run.id: told for run in runs if (told := run.ok + run.violated + run.not_measured)})
+
+
+def replicas_run_each_window_once(folder: Path, url: str | None, length: int) -> None:
+    with stream(folder, url, length) as shop:
+        shop.at_hour(length + 1)
+        shop.seal()
+        shop.database.close()
+        processes = [fork(work, folder, url, shop.clock) for _ in range(REPLICAS)]
+        try:
+            wait_until(lambda: len(finished(shop)) == length, 60 + length, f"{length} windows")
+            time.sleep(0.5)
+        finally:
+            killed(processes)
+        counted(shop, length)
+
+
+def finished(shop: Watched) -> list[RunRow]:
+    return [run for run in shop.runs() if run.finished_at is not None]
+
+
+def test_four_replicas_run_each_of_forty_windows_once(tmp_path: Path) -> None:
+    replicas_run_each_window_once(tmp_path, None, 40)
+
+
+@pytest.mark.long
+@pytest.mark.timeout(1200)
+def test_four_replicas_give_a_thousand_windows_a_thousand_results(tmp_path: Path) -> None:
+    replicas_run_each_window_once(tmp_path, None, 1000)
+
+
+@pytest.mark.long
+@pytest.mark.postgres
+@pytest.mark.timeout(1200)
+def test_four_replicas_give_a_thousand_windows_a_thousand_results_on_postgresql(
+    tmp_path: Path, postgres_url: str
+) -> None:
+    replicas_run_each_window_once(tmp_path, postgres_url, 1000)
+
+
+# --- leases -----------------------------------------------------------------------------------------------------------
+
+
+def a_frozen_replica(folder: Path, url: str | None) -> None:
+    with stream(folder, url, 2) as shop:
+        shop.at_hour(2)
+        shop.seal()
+        shop.database.close()
+        process = FORK.Process(target=frozen_work, args=(folder, url, shop.clock), daemon=True)
+        process.start()
+        wait_until((folder / "claimed").exists, what="the claim")
+        assert process.pid is not None
+        os.kill(process.pid, signal.SIGSTOP)
+        shop.scheduler._workshop = replace(shop.scheduler._workshop, settings=shop.settings)
+        assert shop.run() == 0 or not_yet(shop)
+        wait_until(lambda: shop.run() or finished(shop), 30, "the lease")  # a second, and nobody renews it
+        taken = shop.runs()[0]
+        assert (taken.attempt, taken.rows, taken.finished_at is not None) == (2, 3, True)
+        os.kill(process.pid, signal.SIGCONT)
+        wait_until((folder / "recorded").exists, what="the late write")
+        assert (folder / "recorded").read_text() == "no"
+        process.join(30)
+        after = shop.runs()[0]
+        assert (after.rows, after.status, after.attempt) == (taken.rows, taken.status, 2)
+
+
+def not_yet(shop: Watched) -> bool:
+    """Return whether the window was taken over already: on a slow machine the lease may have run out by now."""
+    return shop.runs()[0].attempt == 2
+
+
+def frozen_work(folder: Path, url: str | None, clock: SetClock) -> None:
+    shop = Watched(folder, url, clock=clock, made=True, schedule="hourly", window="1h")
+    brief = shop.settings.model_copy(update={"lease_seconds": 1.0})
+    shop.scheduler._workshop = replace(shop.scheduler._workshop, settings=brief)
+    execute_slowly(shop, 1.5)
+
+
+def test_a_replica_frozen_past_its_lease_writes_nothing_late(tmp_path: Path) -> None:
+    a_frozen_replica(tmp_path, None)
+
+
+@pytest.mark.postgres
+def test_a_replica_frozen_past_its_lease_writes_nothing_late_on_postgresql(tmp_path: Path, postgres_url: str) -> None:
+    a_frozen_replica(tmp_path, postgres_url)
+
+
+def test_a_lease_is_renewed_for_as_long_as_the_work_takes(tmp_path: Path) -> None:
+    with stream(tmp_path, None, 2) as shop:
+        shop.at_hour(2)
+        shop.seal()
+        brief = shop.settings.model_copy(update={"lease_seconds": 1.0})
+        workshop = replace(shop.scheduler._workshop, settings=brief)
+        with shop.database.reading() as session:
+            watch = next(iter(shop.scheduler._watches(session, shop.model_id, shop.clock.now())))
+            due = watch.due(hours(0, 1))
+        claim = claimed(workshop, due)
+        assert claim is not None
+        elsewhere = f"elsewhere {owner_here().split(' ', 1)[1]}"  # of which nothing is known but its lease
+        with shop.database.writing() as session:
+            session.execute(update(RunRow).values(owner=elsewhere))
+        began = time.monotonic()
+        with kept(lambda: renew(workshop, claim), 1.0):
+            while time.monotonic() - began < 2.5:
+                assert claimed(workshop, due) is None
+                time.sleep(0.1)
+        wait_until(lambda: claimed(workshop, due) is not None, 30, "the end of the lease")
+        with pytest.raises(LeaseLost):
+            renew(workshop, Claim(claim.run_id, claim.attempt))
+
+
+# --- clocks -----------------------------------------------------------------------------------------------------------
+
+
+def clocks_jump(folder: Path, url: str | None) -> None:
+    """Let the clock of two replicas fall back an hour and run ahead two days in the middle of the work."""
+    length = 24 * 4
+    with stream(folder, url, length) as shop:
+        clock = SharedClock(hours(10, 11).start, 3600.0)
+        shop.seal()
+        shop.database.close()
+        processes = [fork(work, folder, url, clock) for _ in range(2)]
+        try:
+            for jump in (timedelta(hours=-1), timedelta(days=2), timedelta(hours=-1)):
+                time.sleep(1.5)
+                clock.move(jump)
+            time.sleep(1.0)
+            clock.move(hours(length + 1, length + 2).start - clock.now())
+            clock.stop()
+            wait_until(lambda: len(finished(shop)) >= length, 200, "the windows")
+        finally:
+            killed(processes)
+        counted(shop, length)
+
+
+def test_clocks_that_jump_miss_and_double_no_window(tmp_path: Path) -> None:
+    clocks_jump(tmp_path, None)
+
+
+@pytest.mark.postgres
+@pytest.mark.long
+def test_clocks_that_jump_miss_and_double_no_window_on_postgresql(tmp_path: Path, postgres_url: str) -> None:
+    clocks_jump(tmp_path, postgres_url)
+
+
+def test_windows_stored_as_empty_while_the_clock_ran_ahead_are_run_when_their_records_come(tmp_path: Path) -> None:
+    with stream(tmp_path, None, 24) as shop:
+        shop.at_hour(25)
+        shop.run()
+        shop.at_hour(25 + 48)  # two days too far
+        shop.run()
+        assert [run.status for run in shop.runs()][24:] == ["no_data"]
+        shop.at_hour(26)  # and back
+        assert shop.run() == 0
+        for hour in range(24, 72):
+            shop.stream(hour, hour + 1)
+            shop.at_hour(hour + 2)
+            shop.seal()
+            shop.run()
+        counted(shop, 72)
+        assert all(run.judged for run in shop.runs())
+
+
+def test_downtime_is_caught_up_in_order_a_hundred_windows_a_tick(tmp_path: Path) -> None:
+    with stream(tmp_path, None, 250) as shop:
+        shop.at_hour(251)
+        assert [shop.scheduler.run_model(shop.model_id) for _ in range(4)] == [100, 100, 50, 0]
+        counted(shop, 250)
+        with shop.database.reading() as session:
+            order = session.scalars(select(RunRow.starts_at).order_by(RunRow.id)).all()
+            assert session.scalar(select(func.count()).select_from(LeaseRow).where(LeaseRow.owner != "")) == 0
+        assert list(order) == sorted(order)
+        assert shop.runs()[0].starts_at == day(0).start
