@@ -64,8 +64,9 @@ test: check ## Everything but the long suites: under 5 minutes on 2 cores
 	@$(BIN)/pytest -n $(WORKERS) --dist loadfile -m 'not long'
 
 .PHONY: faults
-faults: check ## The long form of what is killed, frozen, filled and damaged: about 15 minutes
-	@$(BIN)/pytest -n $(WORKERS) --dist loadfile -m long tests/faults
+faults: TESTED ?= $(BIN)
+faults: install $(VENV)/.tested ## The long form of what is killed, frozen, filled and damaged: about 15 minutes
+	@$(TESTED)/pytest -n $(WORKERS) --dist loadfile -m long tests/faults
 
 .PHONY: full
 full: $(CI_VENV)/.installed
@@ -89,7 +90,8 @@ $(SMCLARIFY_VENV)/.installed: requirements/smclarify.txt
 
 .PHONY: ci
 ci: full smclarify $(BUNDLE) ## The full install in an empty environment, the long suites, one pass of each benchmark
-	@$(CI_VENV)/bin/pytest -n $(WORKERS) --dist loadfile -m long
+	@$(CI_VENV)/bin/pytest -n $(WORKERS) --dist loadfile -m long --ignore tests/faults
+	@$(MAKE) --no-print-directory faults TESTED=$(CI_VENV)/bin
 	@$(MAKE) --no-print-directory bench
 
 $(PEERS_VENV)/.installed: requirements/peers.txt requirements/build.txt pyproject.toml hatch_build.py
