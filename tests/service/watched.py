@@ -11,6 +11,7 @@ from sqlalchemy import select
 
 from service import baselines, uploads
 from service.assembly import Assembly
+from service.explanations import Explanations
 from service.ingest.hashing import hash_ids, hash_key
 from service.scheduler import Scheduler
 from service.tables import AlertRow, DeliveryRow, ModelRow, MonitorRow, ReplayRow, RunRow
@@ -186,6 +187,9 @@ class Parts:
         self.lake, self.sealer, self.profiles, self.sender = shop.lake, shop.sealer, shop.profiles, sender
         self.software = "test"
         self.worker = shop.worker
+        self.explanations = Explanations(
+            shop.database, shop.lake, shop.clock, shop.settings, shop.profiles, shop.worker
+        )
 
 
 def day(number: int, length: int = 1) -> Span:
