@@ -783,6 +783,20 @@ class JobRow(Base):
     lease_until: Mapped[datetime | None]
 
 
+class ReportRow(Base):
+    """A report about a window as it was made, never computed again: a whole HTML page, compressed."""
+
+    __tablename__ = "report"
+
+    id: Mapped[int] = _key()
+    uid: Mapped[str] = mapped_column(String(32), unique=True)
+    model_id: Mapped[int] = _to("model")
+    kind: Mapped[str] = mapped_column(String(32))
+    details: Mapped[dict[str, Any]] = mapped_column(default=dict)
+    document: Mapped[bytes]
+    created_at: Mapped[datetime]
+
+
 class NoticeRow(Base):
     """Something about this installation that a person must know: open until it is put right."""
 

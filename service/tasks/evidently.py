@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 MISSING = "Evidently is not installed here: install the extra with pip install 'plumbline-server[evidently]'"
+LOOKALIKES = str.maketrans({"<": "‹", ">": "›", "&": "＆", '"': "”", "'": "’", "`": "‘", "\\": "∖", "{": "(", "}": ")"})
 TYPES = {"numeric": "num", "categorical": "cat", "boolean": "cat", "text": "text"}
 
 
@@ -62,6 +63,55 @@ def stat_tests(request: Request) -> Answer:
             told = {"error": " ".join(str(error).split())[:300] or type(error).__name__}
         scores.append({**told, "n_baseline": len(old), "n_window": len(new)})
     return {"scores": scores}, {}
+
+
+def report(request: Request) -> Answer:
+    """Make Evidently's drift report as HTML; the document's ``types`` are the columns' types by their names.
+
+    Evidently puts names and values into its page as they are, scripts in them included: the characters that make
+    markup are replaced by others that look alike before it sees them.
+    """
+    prepare()
+    asyncio.new_event_loop, made = asyncio.AbstractEventLoop, asyncio.new_event_loop
+    try:
+        from evidently import DataDefinition, Dataset, Report
+        from evidently.presets import DataDriftPreset
+    finally:
+        asyncio.new_event_loop = made
+    types = {name: TYPES[kind] for name, kind in request.document["types"].items()}
+    plain = {name: inert(name) for name in types}
+    definition = DataDefinition(
+        numerical_columns=[plain[name] for name, kind in types.items() if kind == "num"],
+        categorical_columns=[plain[name] for name, kind in types.items() if kind == "cat"],
+    )
+    sides = [
+        Dataset.from_pandas(_frame(request.tables[side], types, plain), data_definition=definition)
+        for side in ("window", "baseline")
+    ]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        html = Report([DataDriftPreset()]).run(*sides).get_html_str(as_iframe=False)
+    return {"html": html}, {}
+
+
+def inert(text: str) -> str:
+    """Return a text without the characters that make markup or end a string in a script."""
+    return text.translate(LOOKALIKES)
+
+
+def _frame(table: pa.Table, types: dict[str, str], plain: dict[str, str]) -> pd.DataFrame:
+    import pandas as pd
+
+    columns: dict[str, Any] = {}
+    for name, kind in types.items():
+        column = table[name].combine_chunks()
+        if kind == "num":
+            numbers = column.cast(pa.float64()).to_numpy(zero_copy_only=False)
+            columns[plain[name]] = np.where(np.isfinite(numbers), numbers, np.nan)
+        else:
+            texts = column.cast(pa.string()).to_pylist()
+            columns[plain[name]] = pd.Series([None if text is None else inert(text) for text in texts], dtype=object)
+    return pd.DataFrame(columns)
 
 
 def _values(table: pa.Table, asked: dict[str, Any]) -> pd.Series:
