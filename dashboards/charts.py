@@ -5,7 +5,7 @@ serves light, dark and print. Names that users chose stand in data, domains and 
 makes expressions of everything else, the titles of axes and tooltips included.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -901,4 +901,197 @@ def strengths(identity: str, title: str, found: Sequence[Strength]) -> Chart:
         height=28 * len(found) + 48,
         columns=("Subject", "Times its limit", "Statistic", "Value", "Limit"),
         rows=tuple((one.subject, one.times, one.metric, one.value, one.limit) for one in found),
+    )
+
+
+# --- performance ------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class FigurePoint:
+    """A figure of one window: realised and expected, each with its interval, and where a deterioration counts."""
+
+    start: datetime
+    end: datetime
+    value: float | None = None
+    low: float | None = None
+    high: float | None = None
+    estimated: float | None = None
+    estimated_low: float | None = None
+    estimated_high: float | None = None
+    limit_low: float | None = None
+    limit_high: float | None = None
+    standing: Standing = Standing.OK
+    n: int = 0
+    reason: str = ""
+
+
+def figure_series(identity: str, title: str, unit: str, points: Sequence[FigurePoint]) -> Chart:
+    """Return a figure over the windows: realised solid with its interval, expected dashed, the limits dotted."""
+    title = f"{title} ({unit})" if unit else title
+    description = (
+        "One point a window: realised solid with its interval, expected without labels dashed, dotted where a "
+        "deterioration counts; a triangle where the window was violated."
+    )
+    values = [
+        {
+            "start": formats.iso(one.start),
+            "window": formats.span(one.start, one.end),
+            "value": one.value,
+            "low": one.low,
+            "high": one.high,
+            "estimated": one.estimated,
+            "limitLow": one.limit_low,
+            "limitHigh": one.limit_high,
+            "shown": formats.number(one.value),
+            "expected": formats.number(one.estimated),
+            "state": one.standing.value,
+            "verdict": one.standing.words,
+            "rows": formats.number(one.n),
+        }
+        for one in points
+    ]
+    tooltip = [
+        {"field": name, "type": "nominal", "title": heading}
+        for name, heading in (
+            ("window", "window"),
+            ("shown", "realised"),
+            ("expected", "expected"),
+            ("verdict", "verdict"),
+            ("rows", "labels"),
+        )
+    ]
+
+    def y(name: str) -> dict[str, Any]:
+        return {
+            "field": name,
+            "type": "quantitative",
+            "title": None,
+            "scale": {"zero": False},
+            "axis": {"tickCount": 4, "format": "~g"},
+        }
+
+    def line(name: str, colour: str, dash: list[int] | None, width: float) -> dict[str, Any]:
+        mark: dict[str, Any] = {
+            "type": "line",
+            "color": colour,
+            "strokeWidth": width,
+            "invalid": "break-paths-show-domains",
+            "aria": False,
+        }
+        return {"mark": mark | ({"strokeDash": dash} if dash else {}), "encoding": {"y": y(name)}}
+
+    spec = {
+        "data": {"values": values},
+        "encoding": {
+            "x": {
+                "field": "start",
+                "type": "temporal",
+                "scale": {"type": "utc"},
+                "title": None,
+                "axis": {"grid": False, "labelOverlap": True, "tickCount": 6},
+            }
+        },
+        "layer": [
+            {
+                "transform": [{"filter": "isValid(datum.low) && isValid(datum.high)"}],
+                "mark": {"type": "rule", "color": "var(--series)", "opacity": 0.35, "strokeWidth": 3, "aria": False},
+                "encoding": {"y": y("low"), "y2": {"field": "high"}},
+            },
+            line("limitLow", "var(--limit)", [2, 3], 1.5),
+            line("limitHigh", "var(--limit)", [2, 3], 1.5),
+            line("estimated", "var(--baseline)", [6, 4], 1.75),
+            line("value", "var(--series)", None, 1.75),
+            {
+                "transform": [{"filter": "isValid(datum.value)"}],
+                "mark": {"type": "point", "filled": True, "opacity": 1},
+                "encoding": {
+                    "y": y("value"),
+                    "shape": {
+                        "condition": {"test": "datum.state === 'violated'", "value": "triangle-up"},
+                        "value": "circle",
+                    },
+                    "size": {"condition": {"test": "datum.state === 'violated'", "value": 80}, "value": 28},
+                    "color": {
+                        "condition": {"test": "datum.state === 'violated'", "value": "var(--bad)"},
+                        "value": "var(--series)",
+                    },
+                    "tooltip": tooltip,
+                },
+            },
+        ],
+    }
+    return Chart(
+        id=identity,
+        title=title,
+        description=description,
+        spec=_spec(spec, description, 132),
+        height=172,
+        columns=("Window", "Realised", "From", "To", "Expected", "Verdict", "Labels"),
+        rows=tuple(
+            (
+                formats.span(one.start, one.end),
+                one.value if one.value is not None else one.reason or formats.DASH,
+                one.low,
+                one.high,
+                one.estimated,
+                one.standing.words,
+                one.n,
+            )
+            for one in points
+        ),
+    )
+
+
+def curves(
+    identity: str,
+    title: str,
+    axes: tuple[str, str],
+    lines: Mapping[str, Sequence[tuple[float, float]]],
+    *,
+    diagonal: bool = False,
+) -> Chart:
+    """Return a curve of the baseline and one of the window, with the diagonal where it says what is ideal."""
+    across, up = axes
+    description = f"{up} by {across.lower()}, of the baseline and of the window."
+    drawn = [
+        (which, round(x, 6), round(y, 6), place)
+        for which, points in lines.items()
+        for place, (x, y) in enumerate(points)
+    ]
+    values = [{"which": which, "x": x, "y": y, "place": place} for which, x, y, place in drawn]
+    layer: list[dict[str, Any]] = [
+        {
+            "mark": {"type": "line", "strokeWidth": 1.75, "point": {"size": 14}},
+            "encoding": {
+                "x": {"field": "x", "type": "quantitative", "title": across},
+                "y": {"field": "y", "type": "quantitative", "title": up},
+                "order": {"field": "place", "type": "quantitative"},
+                "color": {
+                    "field": "which",
+                    "type": "nominal",
+                    "legend": None,
+                    "scale": {"domain": ["baseline", "window"], "range": ["var(--baseline)", "var(--series)"]},
+                },
+                "tooltip": [
+                    {"field": "which", "title": "rows of the"},
+                    {"field": "x", "title": across, "format": ".3f"},
+                    {"field": "y", "title": up, "format": ".3f"},
+                ],
+            },
+        }
+    ]
+    if diagonal:
+        ideal = {"values": [{"x": 0, "y": 0}, {"x": 1, "y": 1}]}
+        mark = {"type": "line", "color": "var(--limit)", "strokeDash": [2, 3], "aria": False}
+        encoding = {name: {"field": name, "type": "quantitative"} for name in ("x", "y")}
+        layer.insert(0, {"data": ideal, "mark": mark, "encoding": encoding})
+    return Chart(
+        id=identity,
+        title=title,
+        description=description,
+        spec=_spec({"data": {"values": values}, "layer": layer}, description, 220),
+        height=270,
+        columns=("Rows of the", across, up),
+        rows=tuple((which, x, y) for which, x, y, _place in drawn),
     )

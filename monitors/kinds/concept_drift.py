@@ -17,6 +17,7 @@ class ConceptDrift(Kind):
     title: ClassVar[str] = "Concept drift"
     source: ClassVar[str] = "Hosmer and Lemeshow (1980); river: ADWIN, DDM, EDDM, HDDM, KSWIN, Page-Hinkley"
     needs_labels: ClassVar[bool] = True
+    page: ClassVar[str] = "performance"
     told: ClassVar[tuple[str, str]] = ("signs of concept drift", "appeared")
     parameters: ClassVar[type[Parameters]] = ConceptParameters
 

@@ -19,6 +19,7 @@ class EstimatedPerformance(Kind):
     title: ClassVar[str] = "Estimated performance"
     source: ClassVar[str] = "NannyML, CBPE and DLE; Barlow and others (1972), isotonic regression"
     reads_labels: ClassVar[bool] = True
+    page: ClassVar[str] = "performance"
     told: ClassVar[tuple[str, str]] = ("figures", "are expected to be worse")
     parameters: ClassVar[type[Parameters]] = PerformanceParameters
 

@@ -18,6 +18,7 @@ class Performance(Kind):
     source: ClassVar[str] = "Efron and Tibshirani (1993), chapter 13; Good (2005), permutation tests"
     needs_labels: ClassVar[bool] = True
     default: ClassVar[bool] = True
+    page: ClassVar[str] = "performance"
     told: ClassVar[tuple[str, str]] = ("figures", "got worse")
     parameters: ClassVar[type[Parameters]] = PerformanceParameters
 

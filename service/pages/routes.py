@@ -13,7 +13,7 @@ from service.access import COOKIE, SESSION_AGE
 from service.api import webhooks as called
 from service.api.depends import Operator, Parts, Reader
 from service.assembly import Assembly
-from service.pages import alerts, arrivals, drift, fleet, overview, quality, retrainings, watches, webhooks
+from service.pages import alerts, arrivals, drift, fleet, overview, performance, quality, retrainings, watches, webhooks
 from service.pages.assets import by_address
 from service.pages.visit import Visit, addresses, theme_of
 from service.problems import KeyMissing, NotFound
@@ -83,6 +83,12 @@ def overview_page(visit: Visit, model: str) -> Page:
 def drift_page(visit: Visit, model: str) -> Page:
     """Serve the drift of a model's columns."""
     return drift.build(visit, model)
+
+
+@page_at("/models/{model}/performance", "/models/{model}/performance.json")
+def performance_page(visit: Visit, model: str) -> Page:
+    """Serve how well a model's predictions met the ground truth."""
+    return performance.build(visit, model)
 
 
 @page_at("/models/{model}/quality", "/models/{model}/quality.json")

@@ -5,7 +5,20 @@ import math
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
-from dashboards import alerts, arrivals, charts, drift, fleet, overview, quality, retraining, sign_in, watches, webhooks
+from dashboards import (
+    alerts,
+    arrivals,
+    charts,
+    drift,
+    fleet,
+    overview,
+    performance,
+    quality,
+    retraining,
+    sign_in,
+    watches,
+    webhooks,
+)
 from dashboards.model import ModelHead
 from dashboards.page import Banner, Command, Empty, Frame, Links, ModelLink, Page, Spark, View
 from dashboards.standing import Standing
@@ -689,6 +702,84 @@ def results_page(theme: str = "auto") -> quality.ResultsPage:
     return quality.ResultsPage(**(held | {"title": "credit-risk · results", "section": "results"}))
 
 
+def performance_page(theme: str = "auto") -> performance.PerformancePage:
+    row = performance.FigureRow(
+        metric="accuracy",
+        class_="",
+        standing=Standing.VIOLATED,
+        judged=True,
+        value=0.71,
+        low=0.69,
+        high=0.73,
+        estimated=0.78,
+        estimated_low=0.76,
+        estimated_high=0.8,
+        baseline_value=0.79,
+        constant_value=0.6,
+        effect=0.08,
+        min_effect=0.01,
+        p_value=0.0001,
+        alpha=0.002,
+        direction="lower_is_worse",
+        n_window=4_200,
+        note="the labels say 0.71, beyond both intervals",
+    )
+    shown = replace(row, metric="recall", class_=HOSTILE, judged=False, standing=Standing.OK, reason="")
+    points = [
+        charts.FigurePoint(
+            start=s,
+            end=e,
+            value=None if i == 3 else 0.8 - 0.004 * i,
+            low=0.77 - 0.004 * i,
+            high=0.82 - 0.004 * i,
+            estimated=0.79,
+            limit_low=0.76,
+            standing=Standing.VIOLATED if i > 20 else Standing.OK,
+            n=4_000,
+        )
+        for i, (s, e) in enumerate(windows())
+    ]
+    lines = {"baseline": [(0.1, 0.1), (0.9, 0.9)], "window": [(0.1, 0.2), (0.9, 0.7)]}
+    return performance.PerformancePage(
+        frame=frame("/models/credit-risk/performance", "credit-risk", theme),
+        title="credit-risk · performance",
+        head=head(),
+        view=View(range_="30d"),
+        section="performance",
+        start=START,
+        end=START + 29 * DAY,
+        monitors=("performance", "concept_drift"),
+        monitor="",
+        windows=choices(),
+        window_start=windows()[-1][0],
+        window_end=windows()[-1][1],
+        run_standing=Standing.VIOLATED,
+        run_reason="",
+        rows=4_812,
+        labelled_rows=4_200,
+        label_coverage=0.873,
+        sentence="Worse than in the baseline: accuracy.",
+        disagreement="The labels contradict what was expected of accuracy, beyond both intervals.",
+        figures=(row, shown),
+        concept=(replace(row, metric="accuracy_concept_part", estimated=None),),
+        notes=(),
+        series=(charts.figure_series("figure-accuracy", "accuracy", "", points),),
+        volume=charts.volumes(
+            "volume", "Records", [charts.Volume(start=s, end=e, accepted=4_800) for s, e in windows()]
+        ),
+        curves=(
+            charts.curves("calibration", "Calibration", ("Mean score", "Share of positives"), lines, diagonal=True),
+        ),
+        confusion=performance.Confusion(
+            names=("0", HOSTILE),
+            baseline=((0.8, 0.2), (0.3, 0.7)),
+            window=((0.7, 0.3), (None, None)),
+            rows=(4_200, 0),
+        ),
+        curves_reason="",
+    )
+
+
 def quality_page(theme: str = "auto") -> quality.QualityPage:
     checks = [
         quality.Check(
@@ -881,6 +972,7 @@ def every_page(theme: str = "auto") -> dict[str, Page]:
         "overview": overview_page(theme),
         "drift": drift_page(theme),
         "drift-category": drift_page(theme, category=True),
+        "performance": performance_page(theme),
         "quality": quality_page(theme),
         "results": results_page(theme),
         "alerts": alerts_page(theme),

@@ -144,3 +144,29 @@ def test_results_are_the_same_whether_labels_came_at_once_or_bit_by_bit(tmp_path
         documents.append({(one["metric"], one.get("class")): (one.get("value"), one.get("p_value")) for one in found})
         shop.database.close()
     assert documents[0] == documents[1]
+
+
+def test_estimates_are_judged_at_once_and_say_later_what_labels_say_and_concept_drift_waits_for_them(
+    tmp_path: Path,
+) -> None:
+    kinds = ("estimated_performance", "concept_drift")
+    shop = Watched(tmp_path, kinds=kinds, labelled=True, labels=DELAY)
+    days(shop, 2)
+    shop.at_hour(50)
+    settle(shop)
+    assert [run.status for run in shop.runs("estimated_performance", current=True)] == ["ok", "ok"]
+    assert {run.status for run in shop.runs("concept_drift", current=True)} == {"waiting_for_labels"}
+    shop.label(0, 24, 51)
+    shop.label(24, 48, 51, flip=0.5)
+    shop.at_hour(52)
+    settle(shop)
+    first, second = shop.runs("estimated_performance", current=True)
+    assert (first.revision, first.judged, first.labelled_rows) == (2, False, 72)
+    estimates = [one for one in decode_results(second.document) if one.get("estimated")]
+    assert any("beyond both intervals" in one.get("note", "") for one in estimates)
+    good, bad = shop.runs("concept_drift", current=True)
+    assert (good.status, bad.status) == ("ok", "violations")
+    found = {one["metric"]: one for one in decode_results(bad.document)}
+    assert found["accuracy_concept_part"]["value"] < -0.1
+    assert found["adwin"]["n_baseline"] == 144
+    shop.database.close()
