@@ -36,7 +36,8 @@ class Chart:
             raise ValueError(f"chart {self.id} has {len(self.rows)} rows, at most {MARKS}")
 
 
-def _spec(chart: dict[str, Any], description: str, height: Any) -> dict[str, Any]:
+def specification(chart: dict[str, Any], description: str, height: Any) -> dict[str, Any]:
+    """Return a specification as wide as what surrounds it."""
     return {
         "$schema": SCHEMA,
         "description": description,
@@ -182,7 +183,7 @@ def heatmap(cells: Sequence[HeatCell], rows: Sequence[str], length: timedelta | 
         id="heatmap",
         title="How far each column has moved, window by window",
         description=description,
-        spec=_spec(spec, description, {"step": ROW}),
+        spec=specification(spec, description, {"step": ROW}),
         height=ROW * len(rows) + 48,
         columns=(
             "Column",
@@ -303,7 +304,7 @@ def overlay(column: str, bins: Sequence[Bin], baseline: str, window: str) -> Cha
         id="overlay",
         title=f"Distribution of {column}",
         description=description,
-        spec=_spec(spec, description, 232),
+        spec=specification(spec, description, 232),
         height=280,
         columns=("From", "To", "Baseline", "Window"),
         rows=tuple((one.low, one.high, formats.percent(one.baseline), formats.percent(one.window)) for one in bins),
@@ -385,7 +386,7 @@ def categories(column: str, shares: Sequence[CategoryShare], baseline: str, wind
         id="overlay",
         title=f"Distribution of {column}",
         description=description,
-        spec=_spec(spec, description, {"step": 26}),
+        spec=specification(spec, description, {"step": 26}),
         height=26 * len(shares) + 48,
         columns=("Category", "Baseline", "Window", "Change, points"),
         rows=tuple(
@@ -522,7 +523,7 @@ def series(
         id=identity,
         title=title,
         description=description,
-        spec=_spec(spec, description, 116),
+        spec=specification(spec, description, 116),
         height=156,
         columns=("Window", title, limit.capitalize(), "Verdict", "Rows"),
         rows=tuple(
@@ -637,7 +638,7 @@ def window_strip(
         id=identity,
         title=title,
         description=description,
-        spec=_spec(spec, description, {"step": 30}),
+        spec=specification(spec, description, {"step": 30}),
         height=30 * len(monitors) + 48,
         columns=(what.capitalize(), "Window", "Verdict", "Violated", "Measured", "Rows", "Reason"),
         rows=tuple(
@@ -740,7 +741,7 @@ def event_lane(events: Sequence[Event], start: datetime, end: datetime) -> Chart
         id="events",
         title="What happened when",
         description=description,
-        spec=_spec(spec, description, {"step": 30}),
+        spec=specification(spec, description, {"step": 30}),
         height=30 * len(lanes) + 40,
         columns=("What", "Which", "From", "To"),
         rows=tuple((event.lane, event.what, event.start, event.end) for event in events),
@@ -800,7 +801,7 @@ def volumes(identity: str, title: str, counts: Sequence[Volume]) -> Chart:
         id=identity,
         title=title,
         description=description,
-        spec=_spec(spec, description, 120),
+        spec=specification(spec, description, 120),
         height=160,
         columns=("When (UTC)", "Accepted", "Rejected", "Late", "Duplicates"),
         rows=tuple(
@@ -897,7 +898,7 @@ def strengths(identity: str, title: str, found: Sequence[Strength]) -> Chart:
         id=identity,
         title=title,
         description=description,
-        spec=_spec(spec, description, {"step": 28}),
+        spec=specification(spec, description, {"step": 28}),
         height=28 * len(found) + 48,
         columns=("Subject", "Times its limit", "Statistic", "Value", "Limit"),
         rows=tuple((one.subject, one.times, one.metric, one.value, one.limit) for one in found),

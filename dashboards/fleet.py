@@ -49,6 +49,9 @@ class FleetRow:
     windows: Spark
     drift: Share | None
     coverage: Coverage
+    fairness: Share | None = None
+    gap: str = ""
+    """The worst gap between groups that is beyond what is accepted."""
     tags: tuple[str, ...] = ()
 
 

@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
-from math import isfinite
+from math import isfinite, log
 from typing import Any
 
 from monitors.contract import Column, Direction, Parameters, Result, Rule, Type, Verdict
@@ -15,6 +15,8 @@ from monitors.null import CALIBRATING
 
 MOST_ALPHA = 0.05
 """No window is judged at more than this, however generous the budget."""
+RATIO = "ratio"
+"""The unit of values whose distance from 1 is that of their logarithm from 0."""
 CALIBRATING_SHARE = 0.1
 """The part of alpha at which a result is judged that has to assume independent rows."""
 
@@ -137,7 +139,9 @@ class ThresholdPolicy(Policy):
     def _judged(self, result: Result) -> Result:
         if result.value is None or result.rule is not None:
             return result
-        threshold = self.thresholds.get(f"{result.metric}:{result.subject.feature}", self.thresholds.get(result.metric))
+        threshold = self.thresholds.get(
+            f"{result.metric}:{result.subject.feature or result.subject.attribute}", self.thresholds.get(result.metric)
+        )
         if threshold is None:
             return _shown_only(result)
         violated = worse(result.value, threshold, result.direction)
@@ -201,7 +205,7 @@ class SageMakerPolicy(Policy):
         threshold, note = self._rule(result)
         if threshold is None or result.subject.scale > 1:
             return _shown_only(result)
-        violated = worse(result.value, threshold, result.direction)
+        violated = worse(result.value, threshold, result.direction, ratio=result.unit == RATIO)
         return replace(
             result,
             decides=True,
@@ -329,8 +333,13 @@ def holm(p_values: Sequence[float], alpha: float) -> list[tuple[float, bool]]:
     return levels
 
 
-def worse(value: float, threshold: float, direction: Direction) -> bool:
-    """Whether a value lies on the bad side of a threshold, which itself is still good."""
+def worse(value: float, threshold: float, direction: Direction, *, ratio: bool = False) -> bool:
+    """Whether a value lies on the bad side of a threshold, which itself is still good.
+
+    Of a ratio the threshold is a ratio too: with 0.8 and with 1.25 good is what lies between the two.
+    """
+    if ratio and direction is Direction.DISTANCE_FROM_ONE:
+        return value <= 0 or (threshold > 0 and abs(log(value)) > abs(log(threshold)) + 1e-12)
     if direction is Direction.HIGHER_IS_WORSE:
         return value > threshold
     if direction is Direction.LOWER_IS_WORSE:

@@ -453,6 +453,10 @@ def _no_work(_task: str, _document: Mapping[str, Any], _tables: Mapping[str, pa.
     raise WorkNotDoneError("there is no worker process here")
 
 
+def _no_groups(attribute: str) -> pa.Array | None:  # noqa: ARG001 - nothing is known of any
+    return None
+
+
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
     """All that a monitor may look at: one window of one version and what it is compared with.
@@ -462,9 +466,10 @@ class Comparison:
     ``generator(metric, subject)`` is seeded with monitor, version and window too, never with the attempt.
     ``rows()`` is the window's row sample and ``baseline_rows()`` the baseline's, at most 10,000 rows drawn at random:
     tables in the lake's columns (``features.age``, ``prediction``, ``score``, ``ground_truth``, …) without protected
-    attributes, read when they are asked for; None where there are none. ``buckets()`` are the profiles of the window's
-    hours (days where it is longer than a week), those without rows left out. ``answers()`` are the last 100,000
-    labelled rows before its end in order of time and id: ``timestamp``, ``prediction``, ``ground_truth``;
+    attributes, read when they are asked for; None where there are none. ``row_groups(attribute)`` is the group of each
+    of ``rows()`` by a declared attribute or crossing, null where it is not known. ``buckets()`` are the profiles of the
+    window's hours (days where it is longer than a week), those without rows left out. ``answers()`` are the last
+    100,000 labelled rows before its end in order of time and id: ``timestamp``, ``prediction``, ``ground_truth``;
     ``detections`` holds the moment of the newest change that the detectors of earlier windows found, by metric.
     ``work(task, document, tables)`` has a task of the worker process done and returns its document; what other
     libraries compute comes from there. It raises WorkNotDoneError.
@@ -486,6 +491,7 @@ class Comparison:
     work: Callable[[str, Mapping[str, Any], Mapping[str, pa.Table]], Mapping[str, Any]] = _no_work
     answers: Callable[[], pa.Table | None] = _no_rows
     detections: Mapping[str, datetime] = field(default_factory=dict)
+    row_groups: Callable[[str], pa.Array | None] = _no_groups
 
     @property
     def window(self) -> Profile:
@@ -519,6 +525,8 @@ class Kind(ABC):
     """Whether it looks at labels where there are some, without waiting for them."""
     needs_attributions: ClassVar[bool] = False
     """Whether the rows that it is handed are to carry ``attributions.<input>`` columns, posted or computed."""
+    counts_groups: ClassVar[bool] = False
+    """Whether protected attributes that come late change what it finds."""
     judges_empty: ClassVar[bool] = False
     """Whether it judges windows without any record too, as volume and freshness do."""
     default: ClassVar[bool] = False
@@ -528,6 +536,14 @@ class Kind(ABC):
     page: ClassVar[str] = "results"
     """Which of a model's pages shows what it found; ``results`` shows whatever a kind measures."""
     parameters: ClassVar[type[Parameters]] = Parameters
+
+    def waits_for_labels(self, parameters: Parameters) -> bool:  # noqa: ARG002 - most kinds always do, or never
+        """Return whether a window is judged only once its labels are in."""
+        return self.needs_labels
+
+    def missing(self, task: Task, parameters: Parameters) -> str:  # noqa: ARG002 - most kinds ask nothing of a model
+        """Return what the model must declare before such a monitor can be made, "" where nothing is missing."""
+        return ""
 
     @abstractmethod
     def measure(self, comparison: Comparison, parameters: Parameters) -> list[Result]:

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from monitors.contract import Counts
+from monitors.layout import Layout
 
 FAVOURED, OTHER = 0, 1
 """The places of the favoured group (a) and the one that is looked at (d)."""
@@ -164,3 +165,34 @@ def facets_of_rows(
         known = [(at, kinds.index(str(value))) for at, value in zip(group, labels, strict=True) if value is not None]
         np.add.at(classes, tuple(np.array(known).T), 1.0)
     return Facets(cells, classes)
+
+
+def facet_cells(layout: Layout, values: Counts, attribute: str) -> Counts:
+    """Return an attribute's outcomes, shape (..., groups, strata, 3 labels, 3 predictions), of all outcome cells.
+
+    ``values`` has the shape (..., ``layout.outcome_cells``). ValueError where the layout does not know which outcome is
+    favourable, or does not count the attribute.
+    """
+    outcomes = layout.outcomes
+    if outcomes is None or attribute not in outcomes.groups:
+        raise ValueError(f"outcomes are not counted by {attribute}")
+    if outcomes.favourable is None:
+        raise ValueError("the favourable outcome is not known")
+    leading = values.shape[:-1]
+
+    def part(name: str) -> Counts:
+        table = layout.tables[name]
+        return np.asarray(values[..., table.offset : table.offset + table.size]).reshape(*leading, *table.shape)
+
+    if outcomes.counts_favourable:
+        return part(f"{attribute}/favourable")
+    if outcomes.task == "binary":
+        cells = part(attribute).sum(axis=-1)
+        order = [0, 1, 2] if outcomes.favourable == outcomes.positive else [1, 0, 2]
+        return np.asarray(cells[..., order, :][..., order])[..., None, :, :]
+    cells = part(attribute)
+    good, unknown = outcomes.classes.index(str(outcomes.favourable)), len(outcomes.classes) + 1
+    place = np.full(unknown + 1, UNFAVOURABLE)
+    place[good], place[unknown] = FAVOURABLE, UNKNOWN
+    collapse = (place == np.arange(3)[:, None]).astype(np.float64)
+    return np.asarray(np.einsum("ia,...ab,jb->...ij", collapse, cells, collapse))[..., None, :, :]

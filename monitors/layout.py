@@ -115,6 +115,15 @@ class OutcomeLayout:
     """Per attribute or declared crossing (``sex``, ``sex*age``) the names of its groups; two more are "other", for
     groups not named, and "unknown", for rows without the attribute."""
     residual_edges: tuple[float, ...] = ()
+    cuts: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    """Where the groups of numeric attributes begin, see ``monitors.groups``."""
+    features: tuple[str, ...] = ()
+    """The attributes (and group variable) that are read from the feature of their name; all others are protected."""
+    favourable: str | tuple[str, float] | None = None
+    """The outcome that is good for the person: a class, or ``("above", x)`` or ``("below", x)``."""
+    stratum: str | None = None
+    """The group variable, and with it the names of its ``strata``."""
+    strata: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         """Refuse an unknown task, too many classes or groups, and a positive class that is none."""
@@ -136,6 +145,17 @@ class OutcomeLayout:
     def group_names(self, attribute: str) -> tuple[str, ...]:
         """Return the names along the first axis of the attribute's tables."""
         return ("all",) if attribute == "all" else (*self.groups[attribute], "other", "unknown")
+
+    @property
+    def counts_favourable(self) -> bool:
+        """Whether tables by favourable outcome are counted: where the others do not say which rows are favoured."""
+        return self.favourable is not None and (self.stratum is not None or self.task in ("multilabel", "regression"))
+
+    @property
+    def attributes(self) -> tuple[str, ...]:
+        """The single attributes that rows must carry, the group variable among them."""
+        named = [name for name in self.groups if "*" not in name]
+        return tuple(dict.fromkeys([*named, *([self.stratum] if self.stratum else [])]))
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,7 +244,9 @@ class Layout:
         * multilabel: ``all/<class>``: as binary, its label and prediction being whether the class is among them, and
           ``all/sizes``: rows by number of true, predicted and common classes, each at most 16;
         * regression: (group, sum of ``MOMENTS``), and ``<attribute>/residual`` and ``<attribute>/residual_sums``:
-          (group, cell of the residual).
+          (group, cell of the residual);
+        * where outcomes are counted by ``favourable``, ``<attribute>/favourable``: (group, stratum, label, prediction),
+          both unfavourable, favourable, unknown; one stratum where there is no group variable.
         """
         return {table.name: table for table in _tables(self)}
 
@@ -468,22 +490,22 @@ def _tables(layout: Layout) -> Iterable[OutcomeTable]:
         yield place("all/sizes", *(MOST_LABELS_COUNTED + 1,) * 3)
         for name in outcomes.classes:
             yield place(f"all/{name}", 1, 3, 3, score_cells(f"scores.{name}"))
-        return
     for attribute in ("all", *outcomes.groups):
         groups = len(outcomes.group_names(attribute))
         if outcomes.task == "binary":
             yield place(attribute, groups, 3, 3, score_cells("score"))
         elif outcomes.task == "multiclass":
             yield place(attribute, groups, classes + 2, classes + 2)
-            if "*" in attribute:
-                continue
-            for name in outcomes.classes:
+            for name in outcomes.classes if "*" not in attribute else ():
                 if isinstance(layout.columns.get(f"scores.{name}"), NumericLayout):
                     yield place(f"{attribute}/{name}", groups, 3, 2, score_cells(f"scores.{name}"))
-        else:
+        elif outcomes.task == "regression":
             yield place(attribute, groups, len(MOMENTS), counts=False)
             yield place(f"{attribute}/residual", groups, len(outcomes.residual_edges) + 1)
             yield place(f"{attribute}/residual_sums", groups, len(outcomes.residual_edges) + 1, counts=False)
+    strata = len(outcomes.strata) + 2 if outcomes.stratum is not None else 1
+    for attribute in outcomes.groups if outcomes.counts_favourable else ():
+        yield place(f"{attribute}/favourable", len(outcomes.group_names(attribute)), strata, 3, 3)
 
 
 def _document(layout: Layout) -> bytes:
@@ -506,6 +528,15 @@ def _document(layout: Layout) -> bytes:
             "groups": list(outcomes.groups.items()),
             "residual_edges": outcomes.residual_edges,
         }
+        # Left out where empty: layouts without them keep the fingerprint they always had.
+        more = {
+            "cuts": list(outcomes.cuts.items()),
+            "features": outcomes.features,
+            "favourable": outcomes.favourable,
+            "stratum": outcomes.stratum,
+            "strata": outcomes.strata,
+        }
+        document["outcomes"] |= {name: value for name, value in more.items() if value}
     text = json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode()
     return len(text).to_bytes(4, "little") + text + b"".join(part.tobytes() for part in edges)
 
@@ -535,5 +566,10 @@ def _decoded(data: bytes) -> Layout:
             positive_class=found["positive_class"],
             groups={name: tuple(names) for name, names in found["groups"]},
             residual_edges=tuple(found["residual_edges"]),
+            cuts={name: tuple(cuts) for name, cuts in found.get("cuts", [])},
+            features=tuple(found.get("features", ())),
+            favourable=tuple(good) if isinstance(good := found.get("favourable"), list) else good,
+            stratum=found.get("stratum"),
+            strata=tuple(found.get("strata", ())),
         )
     return Layout(columns=columns, outcomes=outcomes, number=document["number"])

@@ -36,6 +36,32 @@ def outcome_cells(batch: pa.RecordBatch, layout: Layout) -> Iterator[tuple[Place
         yield from _regression(batch, layout, outcomes)
     else:
         yield from _multilabel(batch, layout, outcomes)
+    if outcomes.counts_favourable:
+        yield from _favourable(batch, layout, outcomes)
+
+
+def _favourable(batch: pa.RecordBatch, layout: Layout, outcomes: OutcomeLayout) -> Iterator[tuple[Places, Weights]]:
+    label, prediction = fortunes(batch, GROUND_TRUTH, outcomes), fortunes(batch, "prediction", outcomes)
+    stratum, strata = np.zeros(batch.num_rows, np.int64), 1
+    if outcomes.stratum is not None:
+        stratum, strata = _classes(batch, f"group.{outcomes.stratum}", outcomes.strata), len(outcomes.strata) + 2
+    row = stratum * 9 + label * 3 + prediction
+    for attribute in outcomes.groups:
+        table = layout.tables[f"{attribute}/favourable"]
+        yield table.offset + _groups(batch, outcomes, attribute) * (9 * strata) + row, _NO_WEIGHTS
+
+
+def fortunes(batch: pa.RecordBatch, name: str, outcomes: OutcomeLayout) -> Places:
+    """Return whether each row's label or prediction is unfavourable (0), favourable (1) or unknown (2)."""
+    good = outcomes.favourable
+    if isinstance(good, str):
+        if outcomes.task == "multilabel":
+            members, given = _memberships(batch, name, (good,))
+            return np.where(given, members[:, 0], 2)
+        return np.array([1, 0, 2])[_classes(batch, name, (good,))]
+    side, bound = good or ("above", 0.0)
+    values = _numbers(batch, name)
+    return np.where(np.isfinite(values), values > bound if side == "above" else values < bound, 2)
 
 
 def _binary(batch: pa.RecordBatch, layout: Layout, outcomes: OutcomeLayout) -> Iterator[tuple[Places, Weights]]:
@@ -165,12 +191,19 @@ def _crossing(batch: pa.RecordBatch, attribute: str, names: tuple[str, ...]) -> 
     parts = [f"group.{part}" for part in attribute.split("*")]
     if any(part not in batch.schema.names for part in parts):
         return np.full(batch.num_rows, len(names) + 1, np.int64)
-    columns = [batch.column(part).cast(pa.string()).to_pylist() for part in parts]
-    order = {name: place for place, name in enumerate(names)}
-    places = [
-        len(names) + 1 if None in cell else order.get("*".join(cell), len(names)) for cell in zip(*columns, strict=True)
-    ]
-    return np.array(places, np.int64)
+    columns = [codes_of(batch.column(part), pa.array([], pa.string())) for part in parts]
+    whole, known, spelled = np.zeros(batch.num_rows, np.int64), np.ones(batch.num_rows, np.bool_), [""]
+    for place, column in enumerate(columns):
+        if column is None:
+            return np.full(batch.num_rows, len(names) + 1, np.int64)
+        values = column.dictionary.to_pylist()
+        known &= (column.codes >= 0) & np.append(column.cells >= 0, False)[column.codes]
+        whole = whole * max(len(values), 1) + np.maximum(column.codes, 0)
+        spelled = [f"{left}*{value}" if place else str(value) for left in spelled for value in values or [""]]
+    order = {name: at for at, name in enumerate(names)}
+    used, back = np.unique(whole, return_inverse=True)
+    places = np.array([order.get(spelled[at], len(names)) for at in used.tolist()], np.int64)
+    return np.where(known, places[back] if used.size else whole, len(names) + 1)
 
 
 def _score(batch: pa.RecordBatch, layout: Layout, name: str) -> tuple[Places, int]:

@@ -6,7 +6,7 @@ next layout. A version without a baseline borrows the newest of its model, and `
 """
 
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
@@ -23,14 +23,16 @@ from monitors import constraints as suggested
 from monitors import kernel
 from monitors.blocks import Blocks
 from monitors.contract import Attribute, Column, Role, Task, Type
+from monitors.groups import group_names, most_frequent, plan_groups
 from monitors.layout import Layout, OutcomeLayout, plan_layout
 from monitors.profile import Profile
 from monitors.slices import Slice
+from service import groups
 from service.clock import Clock
 from service.database import EPOCH, Database, microseconds
-from service.lake import Lake, samples
+from service.lake import Lake, reader, samples
 from service.problems import Conflict, NotFound, Unprocessable
-from service.tables import BaselineRow, BlocksRow, FeatureRow, LayoutRow, ModelRow, VersionRow
+from service.tables import BaselineRow, BlocksRow, FeatureRow, LayoutRow, ModelRow, SegmentRow, VersionRow
 from service.uploads import Meaning, Sheet
 from service.words import DAY, HOUR, Span, bucket_of, bucket_start, format_time, new_id
 
@@ -38,6 +40,8 @@ FIRST_VERSION = "1"
 LEAST_BLOCKS = 20
 """Fewer blocks say too little about how much quiet windows differ."""
 BATCH = 65_536
+SEGMENTS_SEEN = 8
+"""How many of the newest segments of protected attributes are read to learn which groups there are."""
 FIRST_MONDAY = EPOCH + 4 * DAY
 WEEK = 7 * DAY
 MICROSECOND = timedelta(microseconds=1)
@@ -89,7 +93,7 @@ def create(database: Database, lake: Lake, clock: Clock, wanted: Wanted, sheet: 
     for _ in range(3):
         with database.reading() as session:
             check_free(session, wanted.model_id, wanted.name)
-            made = _Making(session, wanted, sheet, uid)
+            made = _Making(session, lake, wanted, sheet, uid)
         made.measure()
         made.keep_rows(lake)
         with database.writing() as session:
@@ -101,7 +105,7 @@ def create(database: Database, lake: Lake, clock: Clock, wanted: Wanted, sheet: 
 class _Making:
     """One baseline being made: columns and layout from what is stored, then its profile, then its rows in SQL."""
 
-    def __init__(self, session: Session, wanted: Wanted, sheet: Sheet, uid: str) -> None:
+    def __init__(self, session: Session, lake: Lake, wanted: Wanted, sheet: Sheet, uid: str) -> None:
         model = session.get_one(ModelRow, wanted.model_id)
         self.wanted, self.sheet, self.uid = wanted, sheet, uid
         self.version_name, version = _target(session, model, wanted.version)
@@ -110,7 +114,8 @@ class _Making:
         known = {} if version is None else {column.label: column for column in _features(session, version)}
         self.columns = _sheet_columns(sheet, model.task, known)
         self.path = f"baselines/{model.uid}/{uid}.parquet"
-        self.task = model.task
+        self.task = replace(task_of(model), classes=tuple(sheet.classes), positive_class=sheet.positive_class)
+        self.seen = _attributes_seen(session, lake, model)
         self.layout: Layout | None = None
         if not self.first and version is not None and version.layout is not None:
             self.layout = layout(session, version.id, version.layout)
@@ -120,12 +125,12 @@ class _Making:
         """Plan the layout where this baseline makes one, and profile the rows in it."""
         batches = self.sheet.table.to_batches(BATCH)
         if self.layout is None:
-            outcomes = outcome_layout(self.task, self.sheet.classes, self.sheet.positive_class)
+            outcomes = outcome_layout(self.task, self.columns, self.sheet.table, self.sheet.protected, self.seen)
             self.layout = plan_layout(batches, self.columns, outcomes=outcomes, number=self.number)
             self.plans = True
         else:
             self.plans = False
-        self.profile = kernel.profile_batches(batches, self.layout)
+        self.profile = _profiled(self.sheet.table, self.sheet.protected, self.layout)
         self.constraints = suggested.suggest(self.columns, self.profile)
 
     def keep_rows(self, lake: Lake) -> None:
@@ -291,6 +296,13 @@ def task_of(model: ModelRow) -> Task:
     )
 
 
+def protected_names(model: ModelRow) -> tuple[str, ...]:
+    """Return the attributes that a model declares, and its group variable: what may be kept apart from features."""
+    task = task_of(model)
+    named = [attribute.name for attribute in task.protected if not attribute.crossed]
+    return tuple(dict.fromkeys([*named, *([task.group_variable] if task.group_variable else [])]))
+
+
 def _attribute(declared: str | Mapping[str, Any]) -> Attribute:
     if isinstance(declared, str):
         return Attribute(name=declared)
@@ -304,13 +316,71 @@ def _attribute(declared: str | Mapping[str, Any]) -> Attribute:
     )
 
 
-def outcome_layout(task: str, classes: Sequence[str], positive: str | None) -> OutcomeLayout | None:
-    """Return what the outcome tables are made of; none where the classes are not known well enough."""
-    if task == "regression":
-        return OutcomeLayout(task)
-    if not classes or (task == "binary" and len(classes) != 2):
+def outcome_layout(
+    task: Task, columns: Sequence[Column], table: pa.Table, protected: pa.Table | None, seen: pa.Array
+) -> OutcomeLayout | None:
+    """Return what the outcome tables are made of; none where the classes are not known well enough.
+
+    Groups that are not declared are learnt from a baseline's rows and its protected attributes, else from the documents
+    ``seen`` in production. An attribute that is among the columns is read from that feature.
+    """
+    if task.name != "regression" and (not task.classes or (task.name == "binary" and len(task.classes) != 2)):
         return None
-    return OutcomeLayout(task, tuple(classes), positive if task == "binary" else None)
+    named = [attribute.name for attribute in task.protected if not attribute.crossed]
+    wanted = list(dict.fromkeys([*named, *([task.group_variable] if task.group_variable else [])]))
+    cuts = {attribute.name: attribute.cuts for attribute in task.protected if attribute.cuts}
+    labels = {column.label for column in columns if column.role is Role.FEATURE}
+    features = tuple(name for name in wanted if name in labels)
+    apart = [name for name in wanted if name not in labels]
+    rows = groups.beside(table, protected, apart)
+    names: dict[str, list[pa.Array]] = {}
+    for name in wanted:
+        column = f"features.{name}" if name in labels else f"{reader.PROTECTED}{name}"
+        values = rows[column].chunks if column in rows.column_names else []
+        if name in apart and all(chunk.null_count == len(chunk) for chunk in values):
+            values = [reader.attribute_of(seen, name)[0]]
+        names[name] = [group_names(chunk, cuts.get(name, ())) for chunk in values]
+    good = task.favourable_outcome
+    strata: tuple[str, ...] = ()
+    if task.group_variable is not None:
+        declared = plan_groups([a for a in task.protected if a.name == task.group_variable], names)
+        strata = declared.get(task.group_variable) or most_frequent(names[task.group_variable])
+    return OutcomeLayout(
+        task.name,
+        task.classes if task.name != "regression" else (),
+        task.positive_class if task.name == "binary" else None,
+        groups=plan_groups(task.protected, names),
+        cuts=cuts,
+        features=features,
+        favourable=next(iter(good.items())) if isinstance(good, Mapping) else good,
+        stratum=task.group_variable,
+        strata=strata,
+    )
+
+
+def _attributes_seen(session: Session, lake: Lake, model: ModelRow) -> pa.Array:
+    """Return the documents of protected attributes of the newest segments, to learn from which groups there are."""
+    paths = session.scalars(
+        select(SegmentRow.path)
+        .where(SegmentRow.model_id == model.id, SegmentRow.kind == "protected")
+        .order_by(SegmentRow.id.desc())
+        .limit(SEGMENTS_SEEN)
+    ).all()
+    parts = [lake.read_table(path, ["attributes"])["attributes"].cast(pa.string()) for path in paths]
+    return pa.chunked_array([chunk for part in parts for chunk in part.chunks], pa.string()).combine_chunks()
+
+
+def _profiled(table: pa.Table, protected: pa.Table | None, layout_now: Layout, part: Slice | None = None) -> Profile:
+    """Return the profile of a baseline's rows, or of those of a slice, their outcomes by group."""
+    return kernel.profile_batches(_grouped(table, protected, layout_now, part), layout_now)
+
+
+def _grouped(
+    table: pa.Table, protected: pa.Table | None, layout_now: Layout, part: Slice | None = None
+) -> Iterator[pa.RecordBatch]:
+    """Yield a baseline's rows with the groups that a layout's outcomes are counted by."""
+    rows = groups.beside(table, protected, groups.protected_names(layout_now))
+    return groups.grouped((rows if part is None else part.of(rows)).to_batches(BATCH), layout_now.outcomes)
 
 
 # --- columns ----------------------------------------------------------------------------------------------------------
@@ -426,6 +496,36 @@ def replan(session: Session, lake: Lake, version: VersionRow, now: datetime) -> 
     return _next_layout(session, lake, version, baseline, now)
 
 
+def replan_groups(session: Session, lake: Lake, model: ModelRow, now: datetime) -> list[int]:
+    """Make the next layout of each version whose outcomes are not counted by what the model declares now.
+
+    Returns the ids of the versions that got one. A layout that knows no group of an attribute is made again once
+    values have come.
+    """
+    found = []
+    for version in session.scalars(select(VersionRow).where(VersionRow.model_id == model.id)):
+        baseline = newest(session, version)
+        if version.layout is None or baseline is None or baseline.version_id != version.id:
+            continue
+        current = layout(session, version.id, version.layout)
+        columns_now = [column for column in _features(session, version) if column.name in current.columns]
+        table, protected = rows_of(lake, baseline), protected_of(lake, baseline)
+        wanted = outcome_layout(task_of(model), columns_now, table, protected, _attributes_seen(session, lake, model))
+        if wanted is not None and current.outcomes is not None and _counts_as(wanted, current.outcomes):
+            continue
+        if wanted is None and current.outcomes is None:
+            continue
+        _next_layout(session, lake, version, baseline, now)
+        found.append(version.id)
+    return found
+
+
+def _counts_as(one: OutcomeLayout, other: OutcomeLayout) -> bool:
+    """Whether two layouts count by the same groups and the same favourable outcome."""
+    mine = (one.groups, one.cuts, one.features, one.favourable, one.stratum, one.strata)
+    return mine == (other.groups, other.cuts, other.features, other.favourable, other.stratum, other.strata)
+
+
 def _next_layout(session: Session, lake: Lake, version: VersionRow, baseline: BaselineRow, now: datetime) -> int:
     model = session.get_one(ModelRow, version.model_id)
     table = rows_of(lake, baseline)
@@ -434,10 +534,10 @@ def _next_layout(session: Session, lake: Lake, version: VersionRow, baseline: Ba
     wanted = [column for column in held if column.status == "confirmed"]
     wanted += _own_columns(table.column_names, model.task)
     number = (session.scalar(select(func.max(LayoutRow.number)).where(LayoutRow.version_id == version.id)) or 0) + 1
-    batches = table.to_batches(BATCH)
-    outcomes = outcome_layout(model.task, tuple(model.classes or ()), model.positive_class)
-    planned = plan_layout(batches, wanted, outcomes=outcomes, number=number)
-    profile_now = kernel.profile_batches(batches, planned)
+    protected, seen = protected_of(lake, baseline), _attributes_seen(session, lake, model)
+    outcomes = outcome_layout(task_of(model), wanted, table, protected, seen)
+    planned = plan_layout(table.to_batches(BATCH), wanted, outcomes=outcomes, number=number)
+    profile_now = _profiled(table, protected, planned)
     session.add(LayoutRow(version_id=version.id, number=number, document=planned.encode(), created_at=now))
     baseline.layout, baseline.profile = number, _framed(profile_now)
     version.layout = number
@@ -523,6 +623,13 @@ def rows_of(lake: Lake, row: BaselineRow) -> pa.Table:
     return lake.read_table(row.path)
 
 
+def protected_of(lake: Lake, row: BaselineRow) -> pa.Table | None:
+    """Return the protected attributes of a baseline's rows, in their order; None where it came without."""
+    if row.path is None or not lake.path(protected_path(row.path)).exists():
+        return None
+    return lake.read_table(protected_path(row.path))
+
+
 def sample(lake: Lake, row: BaselineRow, part: Slice | None = None) -> pa.Table | None:
     """Return a simple random sample of 10,000 of a baseline's rows, always the same; None where it keeps no rows.
 
@@ -588,7 +695,7 @@ def profile(session: Session, lake: Lake, row: BaselineRow, layout_now: Layout, 
     if part is not None:
 
         def sliced() -> Profile:
-            return kernel.profile_batches(part.of(rows_of(lake, row)).to_batches(BATCH), layout_now)
+            return _profiled(rows_of(lake, row), protected_of(lake, row), layout_now, part)
 
         kept: Profile = _remembered.get(("profile", row.uid, layout_now.fingerprint, part.key), sliced)
         return kept
@@ -600,7 +707,7 @@ def profile(session: Session, lake: Lake, row: BaselineRow, layout_now: Layout, 
                 own = layout(session, row.version_id, row.layout)
         if own is not None and own == layout_now:
             return _unframed(layout_now, row.profile or b"")
-        return kernel.profile_batches(rows_of(lake, row).to_batches(BATCH), layout_now)
+        return _profiled(rows_of(lake, row), protected_of(lake, row), layout_now)
 
     found: Profile = _remembered.get(("profile", row.uid, layout_now.fingerprint), made)
     return found
@@ -638,10 +745,8 @@ def blocks(
                 kept = Blocks.decode(document)
                 if kept.outcomes is not None or not layout_now.tables:
                     return kept
-        rows = rows_of(lake, row) if part is None else part.of(rows_of(lake, row))
-        cut = kernel.block_counts(
-            rows.to_batches(BATCH), layout_now, hours, microseconds(span.start), microseconds(span.end)
-        )
+        batches = _grouped(rows_of(lake, row), protected_of(lake, row), layout_now, part)
+        cut = kernel.block_counts(batches, layout_now, hours, microseconds(span.start), microseconds(span.end))
         if own and session.get_bind().get_execution_options().get("plumbline_write"):
             _keep_blocks(session, row, layout_now.number, hours, cut.encode())
         return cut

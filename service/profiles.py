@@ -19,6 +19,7 @@ from monitors import kernel
 from monitors.layout import Layout
 from monitors.profile import Profile, merged
 from monitors.slices import Slice
+from service import groups
 from service.clock import Clock
 from service.database import Database
 from service.lake import Lake, reader, samples
@@ -342,8 +343,8 @@ class Profiles:
             for hours in sorted({piece[0] for piece in pieces}):
                 wanted = {bucket for size, bucket in pieces if size == hours}
                 for span in _spans(wanted, hours, state.counts):
-                    rows = self._rows(session, version, span, [*columns, "faults"], labels or pieces is partial, state)
                     told = labels or pieces is partial
+                    rows = self._rows(session, version, span, [*columns, "faults"], layout, told, state)
                     found = _profiled(rows, layout, hours, wanted, told)
                     if self.slice is not None:  # of its rows there may be none: that is known then, too
                         covered = range(bucket_of(span.start), bucket_of(span.end))
@@ -357,15 +358,35 @@ class Profiles:
         return built
 
     def _rows(
-        self, session: Session, version: VersionRow, span: Span, columns: Sequence[str], labels: bool, state: State
+        self,
+        session: Session,
+        version: VersionRow,
+        span: Span,
+        columns: Sequence[str],
+        layout: Layout,
+        labels: bool,
+        state: State,
     ) -> Iterator[pa.RecordBatch]:
-        """Yield a span's rows in order of time and id, whatever segments they are in, so that sums come out alike."""
-        needed = [*dict.fromkeys([*columns, *(self.slice.columns if self.slice is not None else ())])]
+        """Yield a span's rows in order of time and id, whatever segments they are in, so that sums come out alike.
+
+        With ``labels`` they have the ground truth, and the groups that the layout's outcomes are counted by.
+        """
+        more = groups.feature_names(layout) if labels else ()
+        needed = [*dict.fromkeys([*columns, *more, *(self.slice.columns if self.slice is not None else ())])]
         found = reader.batches(
-            session, self.lake, version.model_id, version.id, span, [*needed, "timestamp", "id_hash"], labels=labels
+            session,
+            self.lake,
+            version.model_id,
+            version.id,
+            span,
+            [*needed, "timestamp", "id_hash"],
+            labels=labels,
+            attributes=groups.protected_names(layout) if labels else (),
         )
         if self.slice is not None:
             found = _kept(found, self.slice)
+        if labels:
+            found = groups.grouped(found, layout.outcomes)
         if sum(state.counts.get(bucket, 0) for bucket in span.hours) > SORTED_ROWS:
             yield from found
             return

@@ -8,6 +8,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
+from functools import cache
 from hashlib import blake2b
 from typing import Any
 
@@ -21,7 +22,7 @@ from sqlalchemy.orm import Session
 
 from monitors import budget, discovery
 from monitors.blocks import Blocks
-from monitors.contract import Arrivals, Comparison, Kind, Result, Subject, Verdict, WorkNotDoneError
+from monitors.contract import Arrivals, Comparison, Kind, Parameters, Result, Subject, Verdict, WorkNotDoneError
 from monitors.layout import Layout
 from monitors.null import ENOUGH_BLOCKS
 from monitors.performance import label_coverage
@@ -31,6 +32,7 @@ from service.alerts import Finding
 from service.clock import Clock
 from service.database import EPOCH, Database
 from service.explanations import Explanations
+from service.groups import groups_of
 from service.lake import Lake, quarantine, reader
 from service.lake.columns import together
 from service.lake.files import SegmentDamaged
@@ -129,6 +131,11 @@ class Due:
         if found is None:
             raise KindMissing(f"no installed package has the kind of monitor {self.monitor.kind!r}")
         return found
+
+    @property
+    def parameters(self) -> Parameters:
+        """What is set on the kind."""
+        return self.kind.parameters.model_validate(self.monitor.parameters)
 
 
 class KindMissing(Problem):
@@ -234,14 +241,14 @@ def measure(session: Session, workshop: Workshop, due: Due, into: Measured) -> N
     into.layout = due.version.layout or into.baseline.layout
     comparison = compared(session, workshop, due, into)
     policy = budget.parse_policy(due.monitor.policy)
-    found = kind.measure(comparison, policy.prepared(kind.parameters.model_validate(due.monitor.parameters)))
+    found = kind.measure(comparison, policy.prepared(due.parameters))
     into.alpha = alpha_of(session, due)
     found += list(sliced(session, workshop, due, into, policy))
     found = _noted(_signed(found, kind), due, into.baseline, into.told)
     if (missing := into.rows - comparison.window.rows) > 0:
         into.lost = min(missing, reader.lost_rows(session, due.model.id, due.version.id, due.window))
     into.rows = comparison.window.rows
-    if kind.needs_labels and not _mature(session, workshop, due, into, comparison.window):
+    if kind.waits_for_labels(due.parameters) and not _mature(session, workshop, due, into, comparison.window):
         into.results = [replace(result, verdict=None) for result in found]
     else:
         into.results = policy.judge(found, into.alpha)
@@ -525,6 +532,12 @@ def compared(session: Session, workshop: Workshop, due: Due, known: Measured) ->
                 del blocks[scale]
             else:
                 scales[scale] = profile_of(session, workshop, due, layout, spans)
+    sampled = cache(lambda: _sampled(session, workshop, due))
+
+    def row_groups(attribute: str) -> pa.Array | None:
+        table = sampled()
+        return None if table is None else groups_of(session, workshop.lake, due.version, layout, table, attribute)
+
     return Comparison(
         columns=baselines.columns(session, due.version),
         baseline=season[0] if season else _baseline_profile(session, workshop, due, baseline, layout),
@@ -536,10 +549,11 @@ def compared(session: Session, workshop: Workshop, due: Due, known: Measured) ->
         ends_at=due.window.end,
         generator=generators(due),
         task=baselines.task_of(due.model),
-        rows=lambda: _attributed(workshop, due, baseline, _sampled(session, workshop, due), window=True),
+        rows=lambda: _attributed(workshop, due, baseline, sampled(), window=True),
         baseline_rows=lambda: _attributed(
             workshop, due, baseline, baselines.sample(workshop.lake, baseline, workshop.profiles.slice), window=False
         ),
+        row_groups=row_groups,
         buckets=lambda: workshop.profiles.buckets(session, due.version, layout.number, due.window, labels=labels),
         work=lambda task, document, tables: handed_over(workshop, task, document, tables),
         answers=lambda: answers_before(session, workshop, due),
@@ -854,12 +868,13 @@ def _mature(session: Session, workshop: Workshop, due: Due, into: Measured, wind
 
 
 def labels_in(session: Session, due: Due, span: Span) -> int:
-    """Return how many labels and corrections came for the version's predictions of a span."""
+    """Return how many labels, and attributes where groups are counted, came for a span, corrections included."""
+    kinds = ("ground_truth", "protected") if due.kind.counts_groups else ("ground_truth",)
     return int(
         session.scalar(
             select(func.coalesce(func.sum(ArrivalRow.accepted + ArrivalRow.corrected), 0)).where(
                 ArrivalRow.version_id == due.version.id,
-                ArrivalRow.kind == "ground_truth",
+                ArrivalRow.kind.in_(kinds),
                 ArrivalRow.bucket.between(span.hours.start, span.hours.stop - 1),
             )
         )

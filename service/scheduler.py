@@ -739,10 +739,13 @@ def _inside() -> ColumnElement[bool]:
 
 
 def _labels_inside() -> ScalarSelect[int]:
-    """Return how many labels and corrections of a run's version came for its window."""
+    """Return how many labels, and attributes where groups are counted, of a run's version came for its window."""
+    counting = [name for name, kind in discovery.kinds().items() if kind.counts_groups]
+    groups = RunRow.monitor_id.in_(select(MonitorRow.id).where(MonitorRow.kind.in_(counting)))
+    told = or_(ArrivalRow.kind == "ground_truth", and_(ArrivalRow.kind == "protected", groups))
     return (
         select(func.coalesce(func.sum(ArrivalRow.accepted + ArrivalRow.corrected), 0))
-        .where(ArrivalRow.version_id == RunRow.version_id, ArrivalRow.kind == "ground_truth", _inside())
+        .where(ArrivalRow.version_id == RunRow.version_id, told, _inside())
         .correlate(RunRow)
         .scalar_subquery()
     )

@@ -277,8 +277,12 @@ def sheet_of_production(batches: Iterable[pa.RecordBatch], meaning: Meaning) -> 
         and (kind := meaning.types.get(label := name.removeprefix("features.")) or inferred(table[name]))
     }
     left_out = ("id_hash", "received_at", "version", "subject")
-    table = table.drop_columns([name for name in left_out if name in table.column_names])
-    return _in_order(Sheet(table, types, meaning.classes, meaning.positive_class))
+    apart = [name for name in table.column_names if name.startswith("protected.")]
+    protected = _documents(table, {name.removeprefix("protected."): name for name in apart}, table["prediction_id"])
+    table = table.drop_columns([name for name in (*left_out, *apart) if name in table.column_names])
+    sheet = Sheet(table, types, meaning.classes, meaning.positive_class)
+    sheet.protected = protected if apart else None
+    return _in_order(sheet)
 
 
 def _in_order(sheet: Sheet) -> Sheet:
@@ -636,14 +640,19 @@ def _agreement(columns: Mapping[str, pa.ChunkedArray], positive: str | None, mea
 
 
 def _protected(table: pa.Table, names: _Names) -> pa.Table:
-    values = {label: _each(table[name], _spelt).to_pylist() for label, name in names.protected.items()}
-    rows = [
-        json.dumps({label: value for label, value in zip(values, row, strict=True) if value is not None})
-        for row in zip(*values.values(), strict=True)
-    ]
     ids = (
         _each(table[names.prediction_id], _spelt)
         if names.prediction_id is not None
         else pa.array([str(row) for row in range(table.num_rows)])
     )
-    return pa.table({"prediction_id": ids, "attributes": pa.array(rows, pa.string())})
+    return _documents(table, names.protected, ids)
+
+
+def _documents(table: pa.Table, columns: Mapping[str, str], ids: pa.ChunkedArray | pa.Array) -> pa.Table:
+    """Return protected columns as they are kept: an object of the values that are known per row, beside its id."""
+    values = {label: _each(table[name], _spelt).to_pylist() for label, name in columns.items()}
+    rows = [
+        json.dumps({label: value for label, value in zip(values, row, strict=True) if value is not None})
+        for row in zip(*values.values(), strict=True)
+    ]
+    return pa.table({"prediction_id": ids, "attributes": pa.array(rows or ["{}"] * table.num_rows, pa.string())})

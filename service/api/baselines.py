@@ -261,7 +261,8 @@ def _production(parts: Assembly, wanted: baselines.Wanted, span: Span) -> upload
         model = session.get_one(ModelRow, wanted.model_id)
         version = baselines.version_of(session, model, wanted.version)
         meaning = baselines.meaning_of(session, model, wanted.version)
-        batches = reader.batches(session, parts.lake, model.id, version.id, span, None, labels=True)
+        apart = baselines.protected_names(model)
+        batches = reader.batches(session, parts.lake, model.id, version.id, span, None, labels=True, attributes=apart)
         return uploads.sheet_of_production(batches, meaning)
 
 

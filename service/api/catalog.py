@@ -12,7 +12,7 @@ from pydantic import TypeAdapter
 from explainers import discovery as found
 from explainers.contract import Artifact, Endpoint, Method
 from monitors import discovery
-from monitors.contract import BinnedStatistic, Kind, Metric, RowStatistic
+from monitors.contract import BiasMetric, BinnedStatistic, Kind, Metric, RowStatistic
 from service import webhooks
 from service.api.depends import Reader, listed
 from service.api.monitors import MonitorBody
@@ -54,7 +54,7 @@ def _kind(name: str, kind: Kind) -> dict[str, Any]:
     }
 
 
-def _options(thing: BinnedStatistic | RowStatistic | Metric) -> dict[str, Any]:
+def _options(thing: BinnedStatistic | RowStatistic | Metric | BiasMetric) -> dict[str, Any]:
     options = {
         field.name: {**TypeAdapter(type(field.default)).json_schema(), "default": field.default}
         for field in dataclasses.fields(thing)
@@ -115,6 +115,27 @@ def _metric(name: str, metric: Metric) -> dict[str, Any]:
     }
 
 
+def _bias(name: str, metric: BiasMetric) -> dict[str, Any]:
+    least, most = (None if isinf(end) else end for end in metric.range)
+    return {
+        "name": name,
+        "title": metric.title,
+        "description": _told(type(metric)),
+        "meaning": metric.meaning,
+        "stage": metric.stage.value,
+        "unit": metric.unit,
+        "unchanged": metric.neutral,
+        "direction": metric.direction.value,
+        "range": [least, most],
+        "needs": sorted(metric.needs),
+        "needs_labels": metric.needs_labels,
+        "parameters": _options(metric),
+        "source": metric.source,
+        "by": discovery.by(name) or None,
+        "example": {"kind": "bias", "parameters": {"also": [name]}},
+    }
+
+
 def _refused(group: str) -> dict[str, object]:
     return {
         "refused": [
@@ -164,6 +185,7 @@ def metrics(principal: Reader) -> dict[str, object]:  # noqa: ARG001 - the scope
     found = {name: _statistic(name, statistic) for name, statistic in discovery.statistics().items()}
     found |= {name: _row_statistic(name, statistic) for name, statistic in discovery.row_statistics().items()}
     found |= {name: _metric(name, metric) for name, metric in discovery.metrics().items()}
+    found |= {name: _bias(name, metric) for name, metric in discovery.bias_metrics().items()}
     return listed([entry for _, entry in sorted(found.items())], None) | _refused(discovery.METRICS)
 
 

@@ -12,12 +12,13 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 from starlette.responses import Response
 
-from service.access import Scope
+from service.access import Principal, Scope
 from service.api.depends import (
     Page,
     Parts,
     Reader,
     RowReader,
+    audit,
     listed,
     model_named,
     moment,
@@ -370,3 +371,20 @@ def predictions(
         except (ValueError, OverflowError):
             raise BadRequest("the cursor is not one that this list has given") from None
     return listed(found, cursor)
+
+
+@router.get("/protected/{prediction_id:path}", operation_id="protected_read", summary="Read protected attributes")
+def protected(
+    model: str, prediction_id: str, parts: Parts, principal: Annotated[Principal, Depends(requires(Scope.PROTECTED))]
+) -> dict[str, object]:
+    """Return the newest value of each protected attribute of an id; nothing else of it. Each look is audited."""
+    with parts.database.reading() as session:
+        owner = _owner(session, principal, model)
+    parts.sealer.seal(owner.id)
+    with parts.database.writing() as session:
+        owner = _owner(session, principal, model)
+        found = reader.attributes(session, parts.lake, owner, prediction_id)
+        if not found:
+            raise NotFound(f"model {model!r} knows no protected attributes of {prediction_id!r}")
+        audit(session, parts, principal, "protected.read", f"models/{model}/protected/{prediction_id}", owner)
+    return {"prediction_id": prediction_id, "protected": found}

@@ -348,6 +348,9 @@ def update(
         for name, value in whole.columns().items():
             setattr(row, name, value)
         row.revision += 1
+        if {"favourable_outcome", "protected_attributes", "group_variable"} & set(changed):
+            session.flush()
+            baselines.replan_groups(session, parts.lake, row, parts.clock.now())
         audit(session, parts, principal, "model.update", f"models/{row.name}", row, before=before, after=changed)
         session.flush()
         response.headers["ETag"] = etag(row.revision)

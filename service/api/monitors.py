@@ -137,6 +137,8 @@ def columns_of(session: Session, model: ModelRow, body: MonitorBody) -> dict[str
     grid = windows.grid_of(body.schedule, body.window, body.offset)
     parameters = parameters_of(kind, body.parameters)
     faults: list[Fault] = []
+    if missing := kind.missing(baselines.task_of(model), parameters):
+        faults.append(_fault("/kind", "model_incomplete", missing))
     try:
         budget.parse_policy(body.policy).prepared(parameters)
     except budget.PolicyInvalidError as error:
@@ -160,7 +162,7 @@ def columns_of(session: Session, model: ModelRow, body: MonitorBody) -> dict[str
             faults.append(_fault(f"/actions/{place}", "no_such_webhook", f"there is no webhook {name!r}"))
     if faults:
         raise refused(faults)
-    labels = body.labels or (Labels() if kind.needs_labels else None)
+    labels = body.labels or (Labels() if kind.waits_for_labels(parameters) else None)
     return {
         "name": body.name,
         "kind": body.kind,
@@ -404,7 +406,7 @@ def _trial(session: Session, parts: Assembly, model: ModelRow, body: MonitorBody
 
 
 def _subjects(columns: Sequence[Column], kind: Kind, parameters: Parameters) -> list[Column]:
-    if kind.needs_labels:
+    if kind.needs_labels or kind.reads_labels:
         return []  # its subjects are figures, which Holm's method takes in the order of what is found
     roles = {Role.FEATURE} if kind.name != "prediction_drift" else {Role.PREDICTION, Role.SCORE}
     kept = [column for column in columns if column.role in roles and column.status != "new"]

@@ -20,10 +20,11 @@ from service.lake.columns import as_type, cast_columns, numbers_of, together
 from service.lake.files import Lake
 from service.lake.index import Index
 from service.tables import ArrivalRow, IngestBatchRow, ModelRow, PendingTruthRow, SegmentRow, VersionRow
-from service.words import Span, bucket_of, bucket_start, format_time
+from service.words import Span, bucket_of, bucket_start, format_time, text_of
 
 HOUR_US = 3_600_000_000
 DAY_HOURS = 24
+PROTECTED = "protected."
 LABEL_COLUMNS = ("prediction_id", "id_hash", "timestamp", "received_at", "bucket")
 
 Hashes = NDArray[np.uint64]
@@ -76,15 +77,20 @@ def batches(
     columns: Sequence[str] | None = None,
     *,
     labels: bool = False,
+    attributes: Sequence[str] = (),
     kinds: Mapping[str, pa.DataType] | None = None,
 ) -> Iterator[pa.RecordBatch]:
     """Yield the sealed rows of a span, segment by segment, text as dictionary codes.
 
     ``columns`` prunes (a column that a segment lacks is absent from its batches); ``kinds`` are the types that
     columns shall have whatever they were stored as. With ``labels`` each batch has ``ground_truth``: the newest label
-    of each row, text, null where there is none or where it was withdrawn. Seal first what is buffered.
+    of each row, text, null where there is none or where it was withdrawn. ``attributes`` are protected ones to be
+    joined in the same way, as columns ``protected.<name>``: only what counts groups may ask for them. Seal first what
+    is buffered.
     """
-    for _, batch in segment_batches(session, lake, model_id, version_id, span, columns, labels=labels, kinds=kinds):
+    for _, batch in segment_batches(
+        session, lake, model_id, version_id, span, columns, labels=labels, attributes=attributes, kinds=kinds
+    ):
         yield batch
 
 
@@ -97,6 +103,7 @@ def segment_batches(
     columns: Sequence[str] | None = None,
     *,
     labels: bool = False,
+    attributes: Sequence[str] = (),
     kinds: Mapping[str, pa.DataType] | None = None,
 ) -> Iterator[tuple[SegmentRow, pa.RecordBatch]]:
     """Yield what `batches` yields, each batch with its segment."""
@@ -104,8 +111,10 @@ def segment_batches(
     if not len(hours):
         return
     start, end = microseconds(span.start), microseconds(span.end)
-    needed = None if columns is None else [*columns, "timestamp", *(("id_hash", "prediction_id") if labels else ())]
+    joined = ("id_hash", "prediction_id") if labels or attributes else ()
+    needed = None if columns is None else [*columns, "timestamp", *joined]
     newest: Newest | None = None
+    people: Attributes | None = None
     for segment in segments(session, model_id, version_id, "predictions", hours[0], hours[-1]):
         file = lake.open(segment.path, segment.checksum)
         groups = overlapping(file, start, end)
@@ -122,7 +131,19 @@ def segment_batches(
             if newest is None or not newest.covers(*span_buckets):
                 newest = Newest.read(session, lake, model_id, version_id, *_widened(span_buckets, hours))
             table = _with_labels(table, newest)
-        wanted = [name for name in table.schema.names if columns is None or name in columns or name == "ground_truth"]
+        if attributes:
+            span_buckets = int(moments[first] // HOUR_US), int(moments[last - 1] // HOUR_US)
+            if people is None or not people.covers(*span_buckets):
+                around = _widened(span_buckets, hours)
+                people = Attributes.read(session, lake, model_id, version_id, *around, attributes)
+            hashes = numbers_of(table["id_hash"], np.uint64)
+            for name, values in people.of(hashes, table["prediction_id"].combine_chunks()).items():
+                table = table.append_column(f"{PROTECTED}{name}", values)
+        wanted = [
+            name
+            for name in table.schema.names
+            if columns is None or name in columns or name == "ground_truth" or name.startswith(PROTECTED)
+        ]
         for batch in table.select(wanted).combine_chunks().to_batches() if wanted else []:
             yield segment, cast_columns(batch, kinds) if kinds else batch
 
@@ -176,6 +197,11 @@ class Newest:
         table = told(
             session, lake, model_id, version_id, kind, np.arange(first_bucket, last_bucket + 1), None, value=value
         )
+        return cls.among(table, first_bucket, last_bucket, value)
+
+    @classmethod
+    def among(cls, table: pa.Table, first_bucket: int, last_bucket: int, value: str) -> "Newest":
+        """Return the newest of what `told` returned of some buckets."""
         hashes = numbers_of(table["id_hash"], np.uint64)
         texts = table["prediction_id"].combine_chunks()
         moments, arrived = numbers_of(table["timestamp"], np.int64), numbers_of(table["received_at"], np.int64)
@@ -217,6 +243,70 @@ class Newest:
         if pc.all(same, skip_nulls=True).as_py() is False:
             values = pc.if_else(same, values, pa.scalar(None, values.type))
         return values
+
+
+@dataclass(frozen=True)
+class Attributes:
+    """The newest value of each protected attribute of the predictions of some buckets; null withdraws."""
+
+    first_bucket: int
+    last_bucket: int
+    newest: Mapping[str, Newest]
+
+    @classmethod
+    def read(
+        cls,
+        session: Session,
+        lake: Lake,
+        model_id: int,
+        version_id: int,
+        first_bucket: int,
+        last_bucket: int,
+        names: Sequence[str],
+    ) -> "Attributes":
+        """Read attributes of some buckets, both ends inclusive; each may come in a record of its own."""
+        buckets = np.arange(first_bucket, last_bucket + 1)
+        table = told(session, lake, model_id, version_id, "protected", buckets, None)
+        documents = table["attributes"].combine_chunks()
+        found = {}
+        for name in names:
+            values, named = attribute_of(documents, name)
+            part = table.set_column(table.schema.get_field_index("attributes"), "attributes", values)
+            found[name] = Newest.among(part.filter(named), first_bucket, last_bucket, "attributes")
+        return cls(first_bucket, last_bucket, found)
+
+    def covers(self, first_bucket: int, last_bucket: int) -> bool:
+        """Return whether attributes of these buckets were read."""
+        return self.first_bucket <= first_bucket and last_bucket <= self.last_bucket
+
+    def of(self, hashes: Hashes, texts: pa.Array) -> dict[str, pa.Array]:
+        """Return the value of each attribute of each prediction, null where none was given."""
+        return {name: newest.of(hashes, texts) for name, newest in self.newest.items()}
+
+
+def attributes(session: Session, lake: Lake, model: ModelRow, prediction_id: str) -> dict[str, str]:
+    """Return the newest value of each protected attribute of an id, of those that are sealed; empty where none is."""
+    hashes = hash_ids(pa.array([prediction_id]), hash_key(lake.secret))
+    entries = Index(lake).find(session, model.id, hashes, "protected")
+    found: dict[str, str] = {}
+    for version in np.unique(entries["version"]).tolist():
+        buckets = entries[entries["version"] == version]["bucket"]
+        table = told(session, lake, model.id, version, "protected", buckets, hashes)
+        table = table.filter(pc.equal(table["prediction_id"], prediction_id))
+        table = table.sort_by([("timestamp", "ascending"), ("received_at", "ascending")])
+        for document in table["attributes"].to_pylist():
+            for name, value in json.loads(document or "{}").items():
+                found.pop(name, None) if value is None else found.update({name: text_of(value)})
+    return found
+
+
+def attribute_of(documents: pa.Array, name: str) -> tuple[pa.Array, pa.Array]:
+    """Return an attribute's value in each of some JSON objects, as text, and which of them name it at all."""
+    coded = documents.dictionary_encode()
+    parsed = [json.loads(text) if text else {} for text in coded.dictionary.to_pylist()]
+    values = pa.array([None if each.get(name) is None else text_of(each[name]) for each in parsed], pa.string())
+    named = pa.array([name in each for each in parsed], pa.bool_())
+    return values.take(coded.indices), pc.fill_null(named.take(coded.indices), False)
 
 
 def _with_labels(table: pa.Table, newest: Newest) -> pa.Table:

@@ -1,5 +1,6 @@
 """The fleet page from the database: models, versions, and how their monitors stand; no run and no result is read."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -12,6 +13,7 @@ from dashboards.page import Empty, ModelLink, Spark
 from dashboards.standing import Standing, standing_of
 from service.api.depends import visible
 from service.pages import commands
+from service.pages.overview import page_of
 from service.pages.standings import ModelStand, fleet_stands
 from service.pages.visit import Visit
 from service.runs import BLIND_AFTER
@@ -56,6 +58,7 @@ def _row(model: ModelRow, version: VersionRow | None, stand: ModelStand, sentenc
     """Return a model's row without the small drawings of its last windows."""
     rows = [each.row for each in stand.stands]
     drift = [row for row in rows if row.kind == "data_drift"]
+    fair = [row for row in rows if page_of(row.kind) == "fairness"]
     return FleetRow(
         model=model.name,
         task=model.task,
@@ -68,13 +71,9 @@ def _row(model: ModelRow, version: VersionRow | None, stand: ModelStand, sentenc
         rows=max((row.rows for row in rows), default=None),
         volume=Spark(),
         windows=Spark(),
-        drift=Share(
-            violated=sum(row.violated for row in drift),
-            measured=sum(row.violated + row.ok for row in drift),
-            unmeasured=sum(row.not_measured for row in drift),
-        )
-        if drift
-        else None,
+        drift=_share(drift),
+        fairness=_share(fair),
+        gap=next((row.reason for row in fair if row.violated), ""),
         coverage=Coverage(
             measured=sum(row.ok + row.violated > 0 for row in rows),
             total=max(stand.monitors, len(rows)),
@@ -82,6 +81,17 @@ def _row(model: ModelRow, version: VersionRow | None, stand: ModelStand, sentenc
             failing=sum(row.failures > 0 for row in rows),
         ),
         tags=tuple(f"{name}: {value}" for name, value in sorted(model.tags.items())),
+    )
+
+
+def _share(rows: Sequence[ModelStatusRow]) -> Share | None:
+    """Return how many of what some monitors measured last was beyond its limit."""
+    if not rows:
+        return None
+    return Share(
+        violated=sum(row.violated for row in rows),
+        measured=sum(row.violated + row.ok for row in rows),
+        unmeasured=sum(row.not_measured for row in rows),
     )
 
 

@@ -13,7 +13,19 @@ from service.access import COOKIE, SESSION_AGE
 from service.api import webhooks as called
 from service.api.depends import Operator, Parts, Reader
 from service.assembly import Assembly
-from service.pages import alerts, arrivals, drift, fleet, overview, performance, quality, retrainings, watches, webhooks
+from service.pages import (
+    alerts,
+    arrivals,
+    drift,
+    fairness,
+    fleet,
+    overview,
+    performance,
+    quality,
+    retrainings,
+    watches,
+    webhooks,
+)
 from service.pages.assets import by_address
 from service.pages.visit import Visit, addresses, theme_of
 from service.problems import KeyMissing, NotFound
@@ -101,6 +113,12 @@ def quality_page(visit: Visit, model: str) -> Page:
 def results_page(visit: Visit, model: str) -> Page:
     """Serve what the monitors found that have no page of their own."""
     return quality.build(visit, model, quality.RESULTS)
+
+
+@page_at("/models/{model}/fairness", "/models/{model}/fairness.json")
+def fairness_page(visit: Visit, model: str) -> Page:
+    """Serve how groups of people fare."""
+    return fairness.build(visit, model)
 
 
 @page_at("/models/{model}/alerts", "/models/{model}/alerts.json")

@@ -10,6 +10,7 @@ from dashboards import (
     arrivals,
     charts,
     drift,
+    fairness,
     fleet,
     overview,
     performance,
@@ -841,6 +842,76 @@ def quality_page(theme: str = "auto") -> quality.QualityPage:
     )
 
 
+def gaps() -> list[fairness.Gap]:
+    found = []
+    for place, (metric, value, unit) in enumerate(
+        (("DPPL", 0.14, ""), ("DI", 0.71, "ratio"), ("RD", -0.05, ""), ("SD", 0.02, ""), ("AD", 0.03, ""))
+    ):
+        for shift, group in enumerate((HOSTILE, "F", "X")):
+            off = 0.04 * shift * (1 if place % 2 else -1)
+            found.append(
+                fairness.Gap(
+                    group=group,
+                    reference="M",
+                    metric=metric,
+                    title="Difference in proportions of predictions",
+                    meaning="Above 0 the model gives the group the favourable outcome less often.",
+                    standing=Standing.VIOLATED if metric == "DPPL" and shift == 0 else Standing.OK,
+                    judged=metric == "DPPL",
+                    value=value + off,
+                    low=value + off - 0.06,
+                    high=value + off + 0.07,
+                    baseline_value=0.02,
+                    unit=unit,
+                    p_value=0.0004 if metric == "DPPL" else None,
+                    n=812 - 200 * shift,
+                )
+            )
+    return found
+
+
+def fairness_page(theme: str = "auto") -> fairness.FairnessPage:
+    points = [
+        charts.Point(start=s, end=e, value=0.02 + 0.004 * i, limit=0.02, standing=Standing.OK, n=812)
+        for i, (s, e) in enumerate(windows())
+    ]
+    return fairness.FairnessPage(
+        frame=frame("/models/credit-risk/fairness", "credit-risk", theme),
+        title="credit-risk · fairness",
+        head=head(),
+        view=View(range_="30d"),
+        section="fairness",
+        start=START,
+        end=START + 29 * DAY,
+        monitors=("bias",),
+        monitor="bias",
+        windows=choices(),
+        window_start=windows()[-1][0],
+        window_end=windows()[-1][1],
+        run_standing=Standing.VIOLATED,
+        run_reason="",
+        rows=4_812,
+        favourable="0",
+        sentence=f"1 of 3 comparisons beyond what is accepted: sex {HOSTILE} (DPPL).",
+        attributes=("sex", "sex*age", HOSTILE),
+        attribute="sex",
+        against="M",
+        groups=(
+            fairness.Group(name="M", n=2_800, share=0.58, told=True, rates=(("selection_rate", 0.61),)),
+            fairness.Group(name=HOSTILE, n=812, share=0.17, told=True, rates=(("selection_rate", 0.47),)),
+            fairness.Group(name="nonbinary", n=12, share=0.0025, told=False),
+            fairness.Group(name="unknown", n=300, share=0.06, told=False),
+        ),
+        gaps=tuple(gaps()),
+        silent=(dataclasses.replace(gaps()[0], group="nonbinary", value=None, reason="withheld: 12 of 30 rows", n=12),),
+        figures=(fairness.Figure(name="equalized_odds_difference", value=0.08, n=4_500, note="computed by fairlearn"),),
+        notes=("calibrating: assumes independent rows",),
+        differences=fairness.dots("differences", "Differences between groups", gaps()[:3] + gaps()[6:], ratio=False),
+        ratios=fairness.dots("ratios", "How often a group is favoured, as a ratio", gaps()[3:6], ratio=True),
+        over_time=(charts.series("over-0", f"DPPL of {HOSTILE}", "", points, limit="baseline"),),
+    )
+
+
 def monitors_page(theme: str = "auto") -> watches.MonitorsPage:
     return watches.MonitorsPage(
         frame=frame("/models/credit-risk/monitors", "credit-risk", theme),
@@ -975,6 +1046,7 @@ def every_page(theme: str = "auto") -> dict[str, Page]:
         "performance": performance_page(theme),
         "quality": quality_page(theme),
         "results": results_page(theme),
+        "fairness": fairness_page(theme),
         "alerts": alerts_page(theme),
         "alert": alert_page(theme),
         "retraining": retraining_page(theme),

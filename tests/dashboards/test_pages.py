@@ -238,6 +238,7 @@ def test_names_that_users_chose_stand_where_vega_makes_no_expression_of_them() -
         samples.drift_page(category=True),
         samples.overview_page(),
         samples.quality_page(),
+        samples.fairness_page(),
     ):
         for spec in re.findall(r'<script type="application/json"[^>]*>(.*?)</script>', page.html(), flags=re.S):
             assert "onerror" not in json.dumps(without_data(json.loads(spec)))
