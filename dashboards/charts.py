@@ -1026,7 +1026,7 @@ def figure_series(identity: str, title: str, unit: str, points: Sequence[FigureP
         id=identity,
         title=title,
         description=description,
-        spec=_spec(spec, description, 132),
+        spec=specification(spec, description, 132),
         height=172,
         columns=("Window", "Realised", "From", "To", "Expected", "Verdict", "Labels"),
         rows=tuple(
@@ -1091,7 +1091,7 @@ def curves(
         id=identity,
         title=title,
         description=description,
-        spec=_spec({"data": {"values": values}, "layer": layer}, description, 220),
+        spec=specification({"data": {"values": values}, "layer": layer}, description, 220),
         height=270,
         columns=("Rows of the", across, up),
         rows=tuple((which, x, y) for which, x, y, _place in drawn),
