@@ -1,9 +1,12 @@
 """Data quality: values that are missing, wrong or new, and records that do not come."""
 
 import json
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from pydantic import ValidationError
 
@@ -353,3 +356,42 @@ def test_quiet_quality_alarms_no_more_often_than_its_share_of_the_budget() -> No
 def test_parameters_that_make_no_sense_are_refused(document: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):
         QualityParameters.model_validate(document)
+
+
+def test_missing_and_unseen_values_of_car_loan_are_counted_and_alarm_where_nannyml_alarms(shared_data: Path) -> None:
+    # NannyML alarms on a chunk beyond three standard deviations of the reference's chunks, 5,000 rows each.
+    tables = {
+        part: pq.read_table(shared_data / "nannyml_car_loan_dq" / f"synthetic_car_loan_dq_{part}.parquet")
+        for part in ("reference", "analysis")
+    }
+    labels = ["salary_range", "repaid_loan_on_prev_car", "size_of_downpayment"]
+    columns = [feature(label, Type.CATEGORICAL) for label in labels]
+
+    def chunk(part: str, number: int) -> dict[str, list[str | None]]:
+        rows = tables[part].slice(5000 * number, 5000)
+        return {label: rows[label].cast(pa.string()).to_pylist() for label in labels}
+
+    whole = {label: tables["reference"][label].cast(pa.string()).to_pylist() for label in labels}
+    known = {label: set(whole[label]) - {None} for label in labels}
+
+    def counted(rows: dict[str, list[str | None]], label: str, metric: str) -> int:
+        if metric == "completeness":
+            return sum(value is None for value in rows[label])
+        return sum(value is not None and value not in known[label] for value in rows[label])
+
+    quiet = [chunk("reference", number) for number in range(10)]
+    kind, alarms = discovery.kinds()["data_quality"], 0
+    for number in range(10):
+        rows = chunk("analysis", number)
+        results = BudgetPolicy().judge(kind.measure(comparison(columns, whole, rows), kind.parameters()), 0.05)
+        found = {(one.metric, one.subject.feature): one for one in results}
+        for label in labels:
+            for metric in ("completeness", "new_categories"):
+                one, count = found[metric, label], counted(rows, label, metric)
+                value = 1 - count / 5000 if metric == "completeness" else count / 5000
+                assert one.value == pytest.approx(value, abs=1e-12)
+                before = np.array([counted(part, label, metric) for part in quiet])
+                nannyml = count > before.mean() + 3 * before.std()
+                alarms += nannyml
+                assert (one.verdict is Verdict.VIOLATED) == (nannyml and count - before.mean() >= 50), (number, label)
+    assert alarms >= 5
