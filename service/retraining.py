@@ -151,7 +151,7 @@ def consider(session: Session, finding: Finding, settings: Settings, now: dateti
         moment=moment,
         replayed=finding.run.replayed,
     )
-    only = None if not finding.run.replayed else list(finding.replay.webhooks if finding.replay else [])
+    only = None if finding.replay is None else [str(name) for name in finding.replay.webhooks]
     return _ask(session, made, row.policy, alert, len(attempts) + 1, settings, now, only)
 
 

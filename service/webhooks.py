@@ -6,7 +6,7 @@ import secrets
 import threading
 from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
@@ -320,10 +320,10 @@ class Sender:
             options=call.options,
         )
         try:
-            return kind.deliver(owed, self.guard)
+            return _masked(kind.deliver(owed, self.guard), owed.url)
         except Exception as error:  # whatever a plug-in raises, the attempt is recorded as failed
             log.exception("webhook failed", kind=call.kind)
-            return Answer(error=f"{type(error).__name__}: {error}"[:300])
+            return _masked(Answer(error=f"{type(error).__name__}: {error}"[:300]), owed.url)
 
     def _let_in(self, call: _Call) -> str:
         """Give the links of a request for retraining their tokens, which are kept nowhere."""
@@ -359,6 +359,11 @@ class Sender:
                 share = int(derived_id(call.uid, call.attempt)[:8], 16) / 2**32
                 delay = max(DELAYS[call.attempt] * (0.9 + 0.1 * share), min(answer.retry_after or 0.0, 86400.0))
                 delivery.next_at = now + timedelta(seconds=delay)
+
+
+def _masked(answer: Answer, url: str) -> Answer:
+    """Return an answer that does not tell where the call went: an address may let in whoever knows it."""
+    return replace(answer, error=answer.error.replace(url, masked(url)), text=answer.text.replace(url, masked(url)))
 
 
 def _earliest(now: datetime, busy: Collection[int], webhook_id: int | None) -> Select[int]:
