@@ -758,7 +758,9 @@ def blocks(
     return found, ""
 
 
-def season(lake: Lake, row: BaselineRow, layout_now: Layout, window: Span) -> tuple[Profile, Blocks] | str:
+def season(
+    lake: Lake, row: BaselineRow, layout_now: Layout, window: Span, part: Slice | None = None
+) -> tuple[Profile, Blocks] | str:
     """Return a baseline's rows of the same hours of the week as a window: their profile, and a block for each week.
 
     Returns the reason instead where the baseline has no order in time, or fewer than 20 such weeks.
@@ -773,14 +775,14 @@ def season(lake: Lake, row: BaselineRow, layout_now: Layout, window: Span) -> tu
     start, end, week = microseconds(first), microseconds(first + weeks * WEEK), microseconds(EPOCH + WEEK)
 
     def made() -> tuple[Profile, Blocks]:
-        table = rows_of(lake, row)
+        table = rows_of(lake, row) if part is None else part.of(rows_of(lake, row))
         stamps = np.asarray(table["timestamp"].cast(pa.int64()))
         inside = (stamps >= start) & (stamps < end) & ((stamps - start) % week < window.length // MICROSECOND)
         batches = table.filter(pa.array(inside)).combine_chunks().to_batches(BATCH)
         cut = kernel.block_counts(batches, layout_now, WEEK // HOUR, start, end)
         return kernel.profile_batches(batches, layout_now), cut
 
-    key = ("season", row.uid, layout_now.fingerprint, start, window.length)
+    key = ("season", row.uid, layout_now.fingerprint, start, window.length, part.key if part is not None else "")
     found: tuple[Profile, Blocks] = _remembered.get(key, made)
     return found
 

@@ -820,7 +820,7 @@ def _season(
     From the baseline where it is 20 weeks long, else from the weeks of production before; with fewer, None, and the
     run's results say that they compare with the whole baseline.
     """
-    found = baselines.season(workshop.lake, baseline, layout, due.window)
+    found = baselines.season(workshop.lake, baseline, layout, due.window, workshop.profiles.slice)
     if not isinstance(found, str):
         return found
     left_out = [*alerts.episodes(session, due.version.id), *exclusions(session, due.model.id)]

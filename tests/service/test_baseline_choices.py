@@ -6,12 +6,14 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
-from sqlalchemy import update
+from sqlalchemy import select, update
 
+from monitors.slices import Slice
+from service import baselines
 from service.runs import decode_results
-from service.tables import MonitorRow
+from service.tables import BaselineRow, MonitorRow
 from tests.service import watched
-from tests.service.watched import Watched
+from tests.service.watched import Watched, day
 
 WEEKEND = 2.0
 
@@ -20,9 +22,9 @@ def weekly(first: int, last: int, **how: Any) -> pa.Table:
     """Return rows whose ages are two standard deviations higher on the sixth and seventh day of each week."""
     table = watched_stream(first, last, **how)
     ages = np.asarray(table["features.age"])
-    day = (np.arange(first * watched.PER_HOUR, last * watched.PER_HOUR) // watched.PER_HOUR) // 24 % 7
+    weekday = (np.arange(first * watched.PER_HOUR, last * watched.PER_HOUR) // watched.PER_HOUR) // 24 % 7
     place = table.column_names.index("features.age")
-    return table.set_column(place, "features.age", pa.array(ages + 10 * WEEKEND * (day >= 5)))
+    return table.set_column(place, "features.age", pa.array(ages + 10 * WEEKEND * (weekday >= 5)))
 
 
 watched_stream = watched.stream
@@ -107,4 +109,21 @@ def test_a_rolling_baseline_has_the_null_of_its_own_windows(tmp_path: Path, monk
     assert "note" not in found[-1]
     assert found[-1]["verdict"] == "violated"
     assert all(result["verdict"] == "ok" for result in found[:-1])
+    shop.database.close()
+
+
+def test_a_season_of_a_slice_holds_the_slice_s_rows_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shop = shop_with(tmp_path, "seasonal", 7 * 20, monkeypatch)
+    with shop.database.reading() as session:
+        row = session.scalars(select(BaselineRow)).one()
+        layout = baselines.layout(session, row.version_id, row.layout or 1)
+    clerks = Slice("clerks", {"features.job": ["clerk"]})
+    found = baselines.season(shop.lake, row, layout, day(0), clerks)
+    assert not isinstance(found, str)
+    profile, blocks = found
+    rows = baselines.rows_of(shop.lake, row)
+    first_days = (np.arange(rows.num_rows) // (24 * watched.PER_HOUR)) % 7 == 0
+    expected = int((np.asarray(rows["features.job"]) == "clerk")[first_days].sum())
+    assert profile.rows == int(blocks.rows.sum()) == expected
+    assert len(blocks) == 20
     shop.database.close()
