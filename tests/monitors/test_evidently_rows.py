@@ -203,6 +203,19 @@ def test_expected_6_4_every_kept_score_of_adult(shared_data: Path, monkeypatch: 
     assert against_kept(table, *parts) == table["score"].notna().sum() > 100
 
 
+def test_each_row_statistic_tells_what_it_is_under_a_name_of_its_own() -> None:
+    found = discovery.row_statistics()
+    assert not set(found) & set(discovery.statistics())
+    assert {"es", "t_test", "mannw", "empirical_mmd", "fisher_exact", "abs_text_content_drift"} <= set(found)
+    for name, statistic in found.items():
+        assert name.isidentifier()
+        assert type(statistic).__doc__
+        assert statistic.source
+        assert statistic.types
+        assert 0 < statistic.threshold < 1
+        assert not statistic.null
+
+
 def test_texts_are_told_apart_by_what_they_say() -> None:
     generator = np.random.default_rng(3)
     words = np.array(["late", "parcel", "refund", "angry", "thanks", "great", "quick", "friendly"])
