@@ -1095,4 +1095,47 @@ def curves(
         height=270,
         columns=("Rows of the", across, up),
         rows=tuple((which, x, y) for which, x, y, _place in drawn),
+def importances(found: Sequence[tuple[str, float | None, float]]) -> Chart:
+    """Return how much each input counts: the baseline's mean absolute attribution beside the window's."""
+    description = "Two bars an input: its mean absolute attribution in the baseline and in the window."
+    values = [
+        {"feature": feature, "side": side, "value": value, "shown": formats.number(value)}
+        for feature, baseline, window in found
+        for side, value in (("baseline", baseline), ("window", window))
+    ]
+    spec = {
+        "data": {"values": values},
+        "mark": {"type": "bar", "cornerRadiusEnd": 2},
+        "encoding": {
+            "y": {
+                "field": "feature",
+                "type": "nominal",
+                "sort": None,
+                "title": None,
+                "axis": {"labelLimit": 190, "ticks": False, "domain": False, "labelPadding": 8},
+            },
+            "yOffset": {"field": "side", "sort": ["baseline", "window"]},
+            "x": {"field": "value", "type": "quantitative", "title": "mean absolute attribution"},
+            "color": {
+                "field": "side",
+                "type": "nominal",
+                "title": None,
+                "scale": {"domain": ["baseline", "window"], "range": ["var(--baseline)", "var(--series)"]},
+                "legend": {"orient": "top"},
+            },
+            "tooltip": [
+                {"field": "feature", "title": "input"},
+                {"field": "side", "title": "of"},
+                {"field": "shown", "title": "mean absolute attribution"},
+            ],
+        },
+    }
+    return Chart(
+        id="importances",
+        title="What predictions rest on",
+        description=description,
+        spec=_spec(spec, description, {"step": 16}),
+        height=34 * len(found) + 80,
+        columns=("Input", "Baseline", "Window"),
+        rows=tuple(found),
     )

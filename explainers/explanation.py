@@ -22,7 +22,7 @@ from explainers.contract import (
     Scale,
 )
 
-FAST_FROM = 1500
+FAST_FROM = 2500
 """From so many rows on WOODELF's fixed cost (about 4 s for 500 trees of depth 6) is won back."""
 SHALLOW = 8
 """The deepest tree of a forest that WOODELF explains faster than TreeExplainer."""

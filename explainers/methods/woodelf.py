@@ -1,4 +1,4 @@
-"""WOODELF: the same path-dependent Shapley values as TreeExplainer's, faster from one to two thousand rows on."""
+"""WOODELF: the same path-dependent Shapley values as TreeExplainer's, faster where there are thousands of rows."""
 
 import numpy as np
 import pandas as pd

@@ -52,6 +52,7 @@ class AttributionDrift(Kind):
     title: ClassVar[str] = "Attribution drift"
     source: ClassVar[str] = "Amazon SageMaker Model Monitor, feature attribution drift; permutation test"
     told: ClassVar[tuple[str, str]] = ("measures", "changed")
+    page: ClassVar[str] = "explain"
     needs_attributions: ClassVar[bool] = True
     parameters: ClassVar[type[Parameters]] = AttributionParameters
 

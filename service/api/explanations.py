@@ -253,7 +253,7 @@ async def create(model: str, body: ExplainBody, request: Request, parts: Parts, 
     """Attribute predictions to their inputs, by id or as posted records. Attributions that came with a prediction are
     used as they are. What was asked before is answered from memory. More than 100 records, or over 10 s: 202.
     """  # noqa: D205 - one paragraph, which the interface shows whole
-    asked = await run_sync(lambda: _asked(parts, principal, model, body))
+    asked = await run_sync(lambda: asked_of(parts, principal, model, body))
 
     def work(progress: Progress) -> dict[str, Any]:
         return _pointer(parts.explanations.explain(asked, progress.check))
@@ -287,7 +287,8 @@ async def _whole(parts: Assembly, answered: Response) -> Response:
     return JSONResponse(told | {"cached": pointer["cached"]}, 200, {"Location": pointer["location"]})
 
 
-def _asked(parts: Assembly, principal: Principal, model: str, body: ExplainBody) -> Asked:
+def asked_of(parts: Assembly, principal: Principal, model: str, body: ExplainBody) -> Asked:
+    """Return what a body asks for: the records of its ids, or those that it brings, of one version."""
     with parts.database.reading() as session:
         owner = model_named(session, principal, model)
         if body.records is not None:

@@ -145,6 +145,18 @@ def data_page(visit: Visit, model: str) -> Page:
     return arrivals.build(visit, model)
 
 
+@page_at("/models/{model}/explain", "/models/{model}/explain.json")
+def explain_page(visit: Visit, model: str) -> Page:
+    """Serve what a model's predictions rest on, and why one came out as it did."""
+    return explain.build(visit, model)
+
+
+@page_at("/explanations/{explanation}", "/explanations/{explanation}.json")
+def explanation_page(visit: Visit, explanation: str) -> Page:
+    """Serve an explanation to print."""
+    return explain.sheet(visit, explanation)
+
+
 @page_at("/alerts/{alert}", "/alerts/{alert}.json")
 def alert_page(visit: Visit, alert: str) -> Page:
     """Serve one episode."""

@@ -10,6 +10,7 @@ from dashboards import (
     arrivals,
     charts,
     drift,
+    explanation,
     fairness,
     fleet,
     overview,
@@ -1036,6 +1037,78 @@ def problem_page(theme: str = "auto") -> sign_in.ProblemPage:
     )
 
 
+def explained() -> explanation.LocalExplanation:
+    return explanation.LocalExplanation(
+        prediction_id=HOSTILE,
+        version="3",
+        method="native",
+        why="the booster's own contributions are exact and fastest for 1 row(s)",
+        exact=True,
+        output="margin",
+        class_="1",
+        base_value=-0.4,
+        prediction="0.85",
+        artifact_digest="ab" * 32,
+        background="100 rows of baseline training",
+        seed=0,
+        contributions=(
+            explanation.Contribution(feature=HOSTILE, value=HOSTILE, attribution=0.75, error=0.01),
+            explanation.Contribution(feature="age", value="—", attribution=0.5),
+        ),
+        reasons=(f"{HOSTILE} = 3 spoke against 0", "age = missing spoke against 0"),
+    )
+
+
+def explain_page(theme: str = "auto") -> explanation.ExplainPage:
+    points = [
+        charts.Point(start=s, end=e, value=0.99 if i < 20 else 0.8, limit=0.9, standing=Standing.OK, n=200)
+        for i, (s, e) in enumerate(windows())
+    ]
+    return explanation.ExplainPage(
+        frame=frame("/models/credit-risk/explain", "credit-risk", theme),
+        title="credit-risk · explanations",
+        head=head(),
+        view=View(q=HOSTILE),
+        section="explain",
+        start=windows()[0][0],
+        end=windows()[-1][1],
+        artifact="explained with its lightgbm file, abababababab",
+        monitor="attribution_drift",
+        window_start=windows()[-1][0],
+        window_end=windows()[-1][1],
+        run_standing=Standing.VIOLATED,
+        sentence="What the predictions rest on has changed since the baseline.",
+        importances=(
+            explanation.Importance(feature=HOSTILE, window=0.75, baseline=0.5, window_share=0.6, baseline_share=0.4),
+            explanation.Importance(feature="age", window=0.5, baseline=0.75, window_share=0.4, baseline_share=0.6),
+        ),
+        bars=charts.importances([(HOSTILE, 0.5, 0.75), ("age", 0.75, 0.5)]),
+        ranks=charts.series("ranks", "Order of the importances (NDCG)", "", points, below=True),
+        shifts=charts.series("shifts", "Importance that moved between inputs", "", points),
+        may_ask=True,
+        asked=HOSTILE,
+        refusal="there is no prediction",
+        explained=explained(),
+    )
+
+
+def explanation_page(theme: str = "auto") -> explanation.SheetPage:
+    return explanation.SheetPage(
+        frame=frame("/explanations/0123", "credit-risk", theme),
+        title="Explanation of 1 prediction",
+        uid="0123",
+        model="credit-risk",
+        version="3",
+        created_at="2026-03-01T00:00:00Z",
+        kept=True,
+        favourable="0",
+        items=(explained(),),
+        software=("plumbline-server 0.1.0", "shap 0.51.0"),
+        json_address="/v1/explanations/0123?format=json",
+        csv_address="/v1/explanations/0123?format=csv",
+    )
+
+
 def every_page(theme: str = "auto") -> dict[str, Page]:
     return {
         "fleet": fleet_page(theme),
@@ -1047,6 +1120,8 @@ def every_page(theme: str = "auto") -> dict[str, Page]:
         "quality": quality_page(theme),
         "results": results_page(theme),
         "fairness": fairness_page(theme),
+        "explain": explain_page(theme),
+        "explanation": explanation_page(theme),
         "alerts": alerts_page(theme),
         "alert": alert_page(theme),
         "retraining": retraining_page(theme),

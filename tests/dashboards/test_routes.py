@@ -34,7 +34,18 @@ HOSTILE = "<img src=x onerror=alert(1)>"
 NOW = datetime(2026, 11, 22, 14, 5, tzinfo=UTC)
 DAY = timedelta(days=1)
 MIDNIGHT = datetime(2026, 11, 22, tzinfo=UTC)
-PAGES = ("", "/drift", "/performance", "/quality", "/results", "/alerts", "/retraining", "/monitors", "/data")
+PAGES = (
+    "",
+    "/drift",
+    "/performance",
+    "/quality",
+    "/results",
+    "/explain",
+    "/alerts",
+    "/retraining",
+    "/monitors",
+    "/data",
+)
 KEY = "plk_test_0123456789abcdefghijklmnopqrstuvwxyzABCDEFG"
 
 

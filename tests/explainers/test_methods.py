@@ -140,7 +140,7 @@ def test_scikit_learns_trees_have_shaps_values(
 
 
 def test_auto_takes_woodelf_from_many_rows_on_and_says_so() -> None:
-    rows = table(2000)
+    rows = table(2600)
     answer = smooth(rows.to_numpy())
     booster = lightgbm.train({"verbose": -1, "num_threads": 1}, lightgbm.Dataset(rows, answer), 20)
     bound = bind(load(booster.model_to_string().encode(), Manifest()), Manifest())

@@ -134,6 +134,11 @@ def test_a_prediction_is_explained_by_its_id(client: TestClient) -> None:
         ("p0", "age"), ("p0", "income"), ("p0", "debt"), ("p1", "age"),
     ]  # fmt: skip
     assert float(rows[0]["attribution"]) == item["attributions"]["age"]
+    printed = client.get(f"/v1/explanations/{told['id']}", headers={"accept": "text/html"}, follow_redirects=False)
+    assert printed.headers["location"] == f"/explanations/{told['id']}"
+    assert digest in client.get(printed.headers["location"]).text
+    page = client.get("/models/loans/explain.json?q=p0").json()
+    assert page["explained"]["contributions"][0]["attribution"] == max(item["attributions"].values(), key=abs)
 
 
 def test_posted_records_are_explained_on_the_scale_that_is_asked_for(client: TestClient) -> None:
