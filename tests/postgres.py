@@ -8,13 +8,16 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
 import psycopg
-import pytest
+
+
+class NoServer(RuntimeError):  # noqa: N818 - read as a sentence
+    """What a machine lacks that cannot run a server."""
 
 
 def binaries() -> Path | None:
@@ -33,7 +36,7 @@ def _owner() -> int | None:
     try:
         return pwd.getpwnam("postgres").pw_uid
     except KeyError:
-        pytest.skip("PostgreSQL refuses to run as root and there is no user postgres")
+        raise NoServer("PostgreSQL refuses to run as root and there is no user postgres") from None
 
 
 @dataclass(frozen=True)
@@ -45,10 +48,23 @@ class Cluster:
     @classmethod
     @contextmanager
     def started(cls) -> Iterator["Cluster"]:
+        """Do what `running` does for a test, and skip it where there can be no server."""
+        import pytest  # benchmarks run where it is not installed
+
+        with ExitStack() as stack:
+            try:
+                cluster = stack.enter_context(cls.running())
+            except NoServer as lacking:
+                pytest.skip(str(lacking))
+            yield cluster
+
+    @classmethod
+    @contextmanager
+    def running(cls) -> Iterator["Cluster"]:
         """Make a server in a fresh folder and remove it at the end; durable settings stay as they are by default."""
         tools = binaries()
         if tools is None:
-            pytest.skip("no PostgreSQL server binaries (on Debian: apt-get install postgresql)")
+            raise NoServer("no PostgreSQL server binaries (on Debian: apt-get install postgresql)")
         owner = _owner()
         folder = Path(tempfile.mkdtemp(prefix="plumbline-pg-"))
         if owner is not None:
