@@ -17,7 +17,7 @@ from sqlalchemy.orm import Session
 
 from monitors import kernel
 from monitors.layout import Layout
-from monitors.profile import Profile, merged
+from monitors.profile import Profile, merged, summed
 from monitors.slices import Slice
 from service import groups
 from service.clock import Clock
@@ -421,24 +421,24 @@ class Profiles:
             for row in session.execute(select(*columns).where(ProfileRow.id.in_(ids))):
                 blobs[stored[row.id]] = (row.inputs, row.outcomes if labels else None)
 
-        def profile(piece: Piece) -> Profile | None:
+        def encoded(piece: Piece) -> tuple[bytes, bytes | None] | None:
             if piece in built.whole:
-                return built.whole[piece][0]
+                return built.whole[piece][1:]
             if piece not in blobs:
                 return None
             inputs, outcomes = blobs[piece]
-            return Profile.decode(layout, inputs, built.outcomes.get(piece, outcomes) if labels else None)
+            return inputs, built.outcomes.get(piece, outcomes) if labels else None
 
         parts = []
         for piece in pieces:
             if piece in from_hours:
-                hours = [found for hour in state.buckets(piece) if (found := profile((1, hour))) is not None]
-                day = merged(layout, hours)
-                encoded, outcomes = _encoded(day, labels)
-                built.whole[piece] = (Profile.decode(layout, encoded, outcomes), encoded, outcomes)
-            made = profile(piece)
-            if made is not None:
-                parts.append(made)
+                hours = [found for hour in state.buckets(piece) if (found := encoded((1, hour))) is not None]
+                day = _encoded(summed(layout, hours), labels)
+                built.whole[piece] = (Profile.decode(layout, *day), *day)
+            if piece in built.whole:
+                parts.append(built.whole[piece][0])
+            elif (found := encoded(piece)) is not None:
+                parts.append(Profile.decode(layout, *found))
         return parts
 
     # --- storing ------------------------------------------------------------------------------------------------------
@@ -653,12 +653,12 @@ def _profiled(
     found = kernel.profile_buckets(rows, layout, hours=1)
     if hours == 1:
         return {hour: profile for hour, profile in found.items() if hour in wanted}
-    parts: dict[int, list[Profile]] = {}
+    parts: dict[int, list[tuple[bytes, bytes | None]]] = {}
     for hour in sorted(found):
         day = hour // DAY_HOURS * DAY_HOURS
         if day in wanted:
-            parts.setdefault(day, []).append(Profile.decode(layout, *_encoded(found[hour], labels)))
-    return {day: merged(layout, profiles) for day, profiles in parts.items()}
+            parts.setdefault(day, []).append(_encoded(found[hour], labels))
+    return {day: summed(layout, encoded) for day, encoded in parts.items()}
 
 
 def _spans(wanted: set[int], hours: int, counts: dict[int, int]) -> Iterator[Span]:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from monitors.kernel import profile_batches
 from monitors.layout import CategoryLayout, Layout, NumericLayout, OutcomeLayout, plan_layout
-from monitors.profile import CategoryProfile, NumericProfile, Profile, merge, merged
+from monitors.profile import CategoryProfile, NumericProfile, Profile, merge, merged, summed
 from tests.monitors.rows import mixed_columns, mixed_layout, mixed_rows
 
 LAYOUT = mixed_layout()
@@ -100,6 +100,20 @@ def test_storing_again_what_was_stored_changes_no_byte() -> None:
     inputs, outcomes = PROFILE.encode_inputs(), PROFILE.encode_outcomes()
     again = Profile.decode(LAYOUT, inputs, outcomes)
     assert (again.encode_inputs(), again.encode_outcomes()) == (inputs, outcomes)
+
+
+def test_stored_profiles_are_summed_to_the_bit_to_what_they_are_merged_to() -> None:
+    profiles = [profile_batches([mixed_rows(rows, seed)], LAYOUT) for seed, rows in ((3, 40), (4, 1), (5, 3000))]
+    stored = [(profile.encode_inputs(), profile.encode_outcomes()) for profile in [*profiles, Profile.empty(LAYOUT)]]
+    for parts in (stored, [(inputs, None) for inputs, _ in stored], [stored[0], (stored[1][0], None)]):
+        total, expected = summed(LAYOUT, parts), merged(LAYOUT, [Profile.decode(LAYOUT, *part) for part in parts])
+        assert (total.rows, total.first_us, total.last_us) == (expected.rows, expected.first_us, expected.last_us)
+        assert total.labelled == expected.labelled
+        assert total.tally.counts.tolist() == expected.tally.counts.tolist()
+        assert total.tally.sums.tolist() == expected.tally.sums.tolist()
+        assert total.encode_inputs() == expected.encode_inputs()
+        assert total.encode_outcomes() == expected.encode_outcomes()
+    assert summed(LAYOUT, []).rows == 0
 
 
 def test_inputs_alone_have_no_labels_and_no_outcomes() -> None:
