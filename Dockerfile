@@ -27,13 +27,14 @@ RUN groupadd --system --gid 10001 plumbline \
     && useradd --system --uid 10001 --gid plumbline --home-dir /data --no-create-home plumbline \
     && install -d -o plumbline -g plumbline /data /var/cache/plumbline
 COPY --from=build /opt/plumbline /opt/plumbline
-# The root may be read-only: all that is written goes to /data, to the cache of compiled kernels, and to /tmp (a tmpfs).
+# The root may be read-only: all that is written goes to /data, to the cache of compiled loops, and to /tmp (a tmpfs).
 ENV PATH=/opt/plumbline/bin:$PATH \
     PYTHONUNBUFFERED=1 \
     PYTHONDONTWRITEBYTECODE=1 \
     NUMBA_CACHE_DIR=/var/cache/plumbline \
     PLUMBLINE_DATA_DIR=/data
 USER 10001:10001
+RUN python -m service.cli.loops
 WORKDIR /data
 VOLUME ["/data"]
 EXPOSE 8000

@@ -36,6 +36,8 @@ $(VENV)/.locked: requirements/serve.txt requirements/build.txt | $(VENV)/.made
 
 $(VENV)/.installed: $(VENV)/.locked pyproject.toml hatch_build.py
 	@$(PIP) install --no-deps --no-build-isolation --editable .
+	@echo 'Compiling the loops over numbers, once'
+	@$(BIN)/python -m service.cli.loops
 	@touch $@
 
 $(BUNDLE): hatch_build.py $(VENV)/.locked

@@ -30,7 +30,7 @@ from monitors.cells import (
 from monitors.columns import Coded, codes_of, frozen, is_text, numbers_of
 from monitors.layout import GROUND_TRUTH, CategoryLayout, Grid, Layout, NumericLayout, OutcomeLayout
 from monitors.outcomes import outcome_cells
-from monitors.profile import MOST_NEW, OutcomeCells, Profile, Tally, merged, most_frequent, sketch, smallest
+from monitors.profile import MOST_NEW, OutcomeCells, Profile, Tally, merged, most_frequent, sketch, smallest, summed
 
 HOUR_US = 3_600_000_000
 MANY_ROWS = 8192
@@ -100,7 +100,9 @@ def compile_loops() -> None:
         OutcomeLayout("binary", ("a", "b")),
     )
     profiles = [profile_batches([rows], layout), *profile_buckets([rows], layout).values()]
-    merged(layout, [Profile.decode(layout, part.encode_inputs(), part.encode_outcomes()) for part in profiles])
+    stored = [(part.encode_inputs(), part.encode_outcomes()) for part in profiles]
+    merged(layout, [Profile.decode(layout, *parts) for parts in stored])
+    summed(layout, stored)
 
 
 def _runs(flags: NDArray[np.bool_], bounds: NDArray[np.int64]) -> Iterator[tuple[int, int]]:
