@@ -1095,6 +1095,9 @@ def curves(
         height=270,
         columns=("Rows of the", across, up),
         rows=tuple((which, x, y) for which, x, y, _place in drawn),
+    )
+
+
 def importances(found: Sequence[tuple[str, float | None, float]]) -> Chart:
     """Return how much each input counts: the baseline's mean absolute attribution beside the window's."""
     description = "Two bars an input: its mean absolute attribution in the baseline and in the window."
@@ -1134,7 +1137,7 @@ def importances(found: Sequence[tuple[str, float | None, float]]) -> Chart:
         id="importances",
         title="What predictions rest on",
         description=description,
-        spec=_spec(spec, description, {"step": 16}),
+        spec=specification(spec, description, {"step": 16}),
         height=34 * len(found) + 80,
         columns=("Input", "Baseline", "Window"),
         rows=tuple(found),

@@ -17,6 +17,7 @@ from service.pages import (
     alerts,
     arrivals,
     drift,
+    explain,
     fairness,
     fleet,
     overview,
