@@ -517,6 +517,18 @@ def replan_groups(session: Session, lake: Lake, model: ModelRow, now: datetime) 
             continue
         _next_layout(session, lake, version, baseline, now)
         found.append(version.id)
+    for version in session.scalars(select(VersionRow).where(VersionRow.model_id == model.id)):
+        baseline = newest(session, version)
+        if version.layout is None or baseline is None or baseline.version_id not in found or version.id in found:
+            continue  # those that borrow a baseline are laid out as its own version is
+        source = session.get_one(VersionRow, baseline.version_id)
+        planned = layout(session, source.id, source.layout or 1)
+        last = session.scalar(select(func.max(LayoutRow.number)).where(LayoutRow.version_id == version.id)) or 0
+        document = replace(planned, number=last + 1).encode()
+        session.add(LayoutRow(version_id=version.id, number=last + 1, document=document, created_at=now))
+        version.layout = last + 1
+        found.append(version.id)
+    session.flush()
     return found
 
 

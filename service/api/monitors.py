@@ -220,6 +220,8 @@ def make_monitor(
         setattr(row, name, value)
     session.add(row)
     session.flush()
+    if kind_named(row.kind).counts_groups:  # values may have come since the layout was planned
+        baselines.replan_groups(session, assembly.lake, model, assembly.clock.now())
     audit(session, assembly, principal, "monitor.create", f"models/{model.name}/monitors/{row.name}", model)
     return row
 

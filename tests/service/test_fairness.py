@@ -265,6 +265,22 @@ def test_another_declaration_makes_the_next_layout(client: TestClient) -> None:
     assert profile(client, 1).layout.number == 2
 
 
+def test_groups_that_are_not_declared_are_learnt_from_what_came_when_they_are_watched(client: TestClient) -> None:
+    declared(client, protected_attributes=["sex"], group_variable=None)
+    baseline = Stream(seed=2, days=10, first=-10)
+    for row in baseline.rows:
+        del row["sex"], row["age"]
+    with_baseline(client, baseline, protected="")
+    stream = Stream(days=1)
+    posted(client, "predictions", stream.records())
+    posted(client, "protected", attributes(stream.rows, "sex"))
+    assert profile(client, 1).layout.outcomes.groups["sex"] == ()
+    assert client.post("/v1/models/loans/monitors", json={"name": "fair", "kind": "bias"}).status_code == 201
+    found = profile(client, 1)
+    assert sorted(found.layout.outcomes.groups["sex"]) == ["F", "M"]
+    assert found.outcomes["sex"].sum(axis=(1, 2, 3)).tolist()[2:] == [0.0, 0.0]
+
+
 def ran(client: TestClient, days: int, **how: Any) -> list[dict[str, Any]]:
     """Make a bias monitor, run it over some days, and return the results of the last window."""
     body = {"name": "fair", "kind": "bias", "schedule": "daily", **how}
