@@ -153,6 +153,29 @@ def kept(shared_data: Path, file: str) -> pd.DataFrame:
     return pd.read_csv(shared_data / "reference_outputs" / "evidently" / file)
 
 
+def of_all_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Give the tests all rows: the published scores are not of a sample."""
+    for statistic in discovery.row_statistics().values():
+        if statistic.most_rows == 10_000:
+            monkeypatch.setattr(type(statistic), "most_rows", 10**6)
+
+
+def test_expected_6_4_the_car_values_of_the_car_loan_set(shared_data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    of_all_rows(monkeypatch)
+    folder = shared_data / "nannyml_car_loan"
+    old, new = (
+        pd.read_parquet(folder / f"synthetic_car_loan_{part}.parquet")["car_value"].to_numpy(np.float64)
+        for part in ("reference", "analysis")
+    )
+    names = ("evidently_psi", "evidently_jensenshannon", "evidently_wasserstein", "evidently_kl_div")
+    found = values(Type.NUMERIC, old, new, *names)
+    assert found["evidently_psi"] == pytest.approx(0.2372477, abs=1e-6)
+    assert found["evidently_jensenshannon"] == pytest.approx(0.1709405, abs=1e-6)
+    assert found["evidently_wasserstein"] == pytest.approx(0.473049, abs=1e-6)
+    assert found["wasserstein"] == pytest.approx(0.473049, abs=1e-6)
+    assert found["evidently_kl_div"] == pytest.approx(0.1196186, abs=1e-6)
+
+
 def against_kept(table: pd.DataFrame, baseline: pd.DataFrame, window: pd.DataFrame) -> int:
     """Compare every kept score with ours; return how many there were."""
     ours = discovery.row_statistics()
@@ -196,10 +219,7 @@ def test_expected_6_4_every_kept_score_of_bike_sharing(shared_data: Path) -> Non
 def test_expected_6_4_every_kept_score_of_adult(shared_data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     table = kept(shared_data, "adult_train_vs_test.csv")
     parts = [pd.read_parquet(shared_data / "adult" / f"adult_{part}.parquet") for part in ("train", "test")]
-    for name, statistic in discovery.row_statistics().items():
-        if statistic.most_rows == 10_000:  # the scores are of all rows, not of a sample
-            monkeypatch.setattr(type(statistic), "most_rows", 10**6)
-        assert name
+    of_all_rows(monkeypatch)
     assert against_kept(table, *parts) == table["score"].notna().sum() > 100
 
 
