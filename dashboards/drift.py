@@ -10,7 +10,12 @@ from dashboards.model import ModelPage
 from dashboards.page import Spark
 from dashboards.standing import Standing
 
-SORTS = {"strength": "furthest first", "p": "smallest p-value first", "name": "by name"}
+SORTS = {
+    "strength": "furthest first",
+    "impact": "most heeded and furthest first",
+    "p": "smallest p-value first",
+    "name": "by name",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +45,13 @@ class ColumnDrift:
     recent: Spark
     violated_windows: int = 0
     windows: int = 0
+    importance: float | None = None
+    """The share of the model's predictions that rests on it; none where nobody knows."""
+
+    @property
+    def impact(self) -> float | None:
+        """How far it moved times how much the model heeds it."""
+        return None if self.strength is None or self.importance is None else self.strength * self.importance
 
     @property
     def strength(self) -> float | None:
@@ -110,6 +122,8 @@ class DriftPage(ModelPage):
     policy: str
     sentence: str
     columns: tuple[ColumnDrift, ...]
+    slices: tuple[str, ...] = ()
+    """The parts of the population that were measured apart; the page shows one of them, or all rows."""
     notes: tuple[str, ...]
     """What holds for several columns and is said once."""
     heatmap: Chart | None
@@ -127,6 +141,8 @@ def ordered(columns: Sequence[ColumnDrift], sort: str) -> tuple[ColumnDrift, ...
     """Order columns as the reader chose: violated and furthest first where nothing was chosen."""
     if sort == "name":
         return tuple(sorted(columns, key=lambda one: one.column))
+    if sort == "impact":
+        return tuple(sorted(columns, key=lambda one: (-(one.impact or 0.0), one.impact is None, one.column)))
     if sort == "p":
         return tuple(sorted(columns, key=lambda one: (one.p_value is None, one.p_value or 0.0, one.column)))
     return tuple(

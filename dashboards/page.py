@@ -69,6 +69,7 @@ class View:
     sort: str = ""
     state: str = ""
     q: str = ""
+    slice_: str = ""
 
     def query(self, **changes: object) -> str:
         """Return the query string with some things changed; what is empty is left out."""

@@ -699,6 +699,11 @@ class _Remembered:
 _remembered = _Remembered()
 
 
+def remembered(key: tuple[object, ...], make: Callable[[], Any]) -> Any:
+    """Return what was made of a baseline under a key, or make it now; the last few are kept."""
+    return _remembered.get(key, make)
+
+
 def profile(session: Session, lake: Lake, row: BaselineRow, layout_now: Layout, part: Slice | None = None) -> Profile:
     """Return a baseline's profile in a layout: the stored one where it is in that layout, else made from its rows.
 

@@ -9,6 +9,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from service import alerts
+from service import causes as root
 from service.access import Principal
 from service.api.bodies import Body, Duration, Time
 from service.api.calendar import document_of as calendar_document
@@ -155,9 +156,14 @@ def _grouped(items: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 @router.get("/{alert}/causes", operation_id="alerts_causes", summary="What may have caused an alert")
 def causes(alert: str, parts: Parts, principal: Reader) -> dict[str, object]:
-    """List what joined the episode, the likeliest cause first: by how many times its limit it was at its worst."""
+    """List what joined the episode, the likeliest cause first.
+
+    By how many times its limit it was at its worst, times how much the model heeds it where that is known; what the
+    change of the error is made of: `GET /v1/models/{model}/causes`.
+    """
     with parts.database.reading() as session:
-        row, model, _version = alert_of(session, principal, alert)
+        row, model, version = alert_of(session, principal, alert)
+        shares, source = root.importances(session, parts.lake, version)
         items = [
             {
                 "subject": one.subject,
@@ -167,11 +173,11 @@ def causes(alert: str, parts: Parts, principal: Reader) -> dict[str, object]:
                 "importance": one.importance,
                 "result": one.result,
             }
-            for one in alerts.causes(row)
+            for one in alerts.causes(row, shares or None)
         ]
         span = Span(row.starts_at, row.last_violated_at)
         planned = [calendar_document(session, entry) for entry in alerts.planned_changes(session, model.id, span)]
-        return listed(items, None) | {"planned": planned}
+        return listed(items, None) | {"planned": planned, "importance_source": source or None}
 
 
 @router.get("/{alert}/comments", operation_id="alerts_comments", summary="Read what was said about an alert")

@@ -24,6 +24,7 @@ from service import alerts, webhooks
 from service.access import Principal
 from service.api.depends import audit
 from service.assembly import Assembly
+from service.causes import importances
 from service.pages import commands
 from service.pages.overview import page_of
 from service.pages.visit import ModelVisit, Visit, may_operate
@@ -188,7 +189,7 @@ def one(visit: Visit, uid: str) -> AlertPage:
                 times=one.times,
                 importance=one.importance,
             )
-            for one in alerts.causes(row)[:15]
+            for one in alerts.causes(row, importances(visit.session, visit.parts.lake, version)[0] or None)[:15]
         ),
         planned=tuple(
             Planned(title=one.title, effect=one.effect, start=one.starts_at, end=one.ends_at)

@@ -1,7 +1,7 @@
 """The drift page of a model from the database: runs' documents for the numbers, profiles for the distributions."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -20,6 +20,8 @@ from dashboards.page import Empty, Spark
 from dashboards.standing import Standing, standing_of, worst
 from monitors import discovery
 from service import baselines
+from service.api.results import slice_of
+from service.causes import importances
 from service.pages import columns
 from service.pages.visit import ModelVisit, Visit
 from service.problems import Problem
@@ -62,6 +64,7 @@ class Reading:
     runs: dict[Key, list[RunRow]]
     found: dict[Key, dict[str, Found]]
     others: dict[Key, dict[str, list[Document]]]
+    slices: set[str] = field(default_factory=set)
 
     @property
     def windows(self) -> list[Key]:
@@ -69,15 +72,20 @@ class Reading:
         return sorted(self.runs)
 
 
-def read(runs: Sequence[RunRow], kinds: Mapping[int, str]) -> Reading:
-    """Sort the results of runs by window and column; of several time scales the one that stands worst counts."""
+def read(runs: Sequence[RunRow], kinds: Mapping[int, str], part: str = "") -> Reading:
+    """Sort the results of runs about all rows, or one slice, by window and column.
+
+    Of several time scales the one that stands worst counts.
+    """
     reading = Reading({}, {}, {})
     for run in runs:
         key = (run.starts_at, run.ends_at)
         reading.runs.setdefault(key, []).append(run)
         cells, others = reading.found.setdefault(key, {}), reading.others.setdefault(key, {})
         for result in decode_results(run.document):
-            if result.get("feature") is None:
+            if result.get("slice"):
+                reading.slices.add(str(result["slice"]))
+            if result.get("feature") is None or (result.get("slice") or "") != part:
                 continue
             role = _role(str(result["feature"]), kinds.get(run.monitor_id, ""))
             column = _row_name(str(result["feature"]), role)
@@ -124,7 +132,7 @@ def build(visit: Visit, name: str) -> DriftPage:
     if not chosen and watching:
         chosen = [monitor for monitor in watching if monitor.window == watching[0].window]
     runs = at.runs(chosen, WINDOWS, documents=True)
-    reading = read(runs, {monitor.id: monitor.kind for monitor in watching})
+    reading = read(runs, {monitor.id: monitor.kind for monitor in watching}, visit.view.slice_)
     shown = reading.windows[-WINDOWS:]
     current = choose(shown, visit.view.window, reading)
     cells = reading.found.get(current, {}) if current else {}
@@ -133,7 +141,13 @@ def build(visit: Visit, name: str) -> DriftPage:
         column: [reading.found[window].get(column) for window in shown]
         for column in dict.fromkeys(column for window in reversed(shown) for column in reading.found[window])
     }
-    drifts = [_drift(column, found, series[column]) for column, found in cells.items()]
+    shares = importances(visit.session, visit.parts.lake, at.version)[0] if at.version is not None and cells else {}
+    drifts = [
+        replace(
+            _drift(column, found, series[column]), importance=shares.get(column) if found.role == "feature" else None
+        )
+        for column, found in cells.items()
+    ]
     columns_shown = ordered(drifts, visit.view.sort)
     length = min((LENGTHS.get(monitor.window, DAY) for monitor in chosen), default=DAY)
     heat, note = heatmap(at, series, shown, length, columns_shown)
@@ -165,6 +179,7 @@ def build(visit: Visit, name: str) -> DriftPage:
         policy="; ".join(dict.fromkeys(policy_words(monitor) for monitor in chosen)),
         sentence=sentence(drifts, here),
         columns=columns_shown,
+        slices=tuple(sorted(reading.slices)),
         notes=common_notes(columns_shown),
         heatmap=heat,
         heatmap_note=note,
@@ -386,8 +401,11 @@ def distribution(
         return None, "the run compared with no stored baseline.", (None, None), ""
     try:
         layout = parts.profiles.layout(session, at.version.id, run.layout)
-        before = baselines.profile(session, parts.lake, baseline, layout)
-        after = parts.profiles.window(session, at.version, run.layout, Span(*window))
+        chosen = at.view.slice_
+        part = slice_of(session, at.model, chosen) if chosen else None
+        profiles = parts.profiles if part is None else parts.profiles.of(part)
+        before = baselines.profile(session, parts.lake, baseline, layout, part)
+        after = profiles.window(session, at.version, run.layout, Span(*window))
     except Problem as problem:
         return None, problem.detail or problem.title, (None, None), ""
     label = drift.column.removesuffix(" (feature)") if drift.role == "feature" else drift.column

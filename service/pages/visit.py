@@ -68,6 +68,7 @@ class Visit:
             sort=given.get("sort", ""),
             state=given.get("state", ""),
             q=given.get("q", ""),
+            slice_=given.get("slice", ""),
         )
 
     @cached_property

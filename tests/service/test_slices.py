@@ -131,6 +131,20 @@ def test_a_slices_profile_is_the_profile_of_its_rows(client: TestClient) -> None
     assert client.get("/v1/models/m/profile", params={**SPAN, "slice": "job"}).status_code == 404
 
 
+def test_the_drift_page_shows_all_rows_or_one_slice(client: TestClient) -> None:
+    whole = client.get("/models/m/drift.json", params={"range": "all", "monitor": "inputs"}).json()
+    assert whole["slices"] == ["eu", "job=clerk", "job=nurse", "nurses"]
+    found = {"range": "all", "monitor": "inputs", "slice": "nurses"}
+    nurses = client.get("/models/m/drift.json", params=found).json()
+    ages = [next(one for one in page["columns"] if one["column"] == "age") for page in (whole, nurses)]
+    assert ages[0]["n_window"] == A_DAY
+    assert ages[1]["n_window"] < A_DAY / 2
+    assert ages[1]["value"] > 2 * ages[0]["value"]
+    page = client.get("/models/m/drift", params=found)
+    assert page.status_code == 200
+    assert "slice=job%3Dclerk" in page.text
+
+
 def test_profiles_of_a_slice_go_when_it_changes(client: TestClient) -> None:
     parts: Assembly = client.app.state.assembly  # type: ignore[attr-defined]
 
