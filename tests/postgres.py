@@ -39,11 +39,13 @@ def _owner() -> int | None:
         raise NoServer("PostgreSQL refuses to run as root and there is no user postgres") from None
 
 
-@dataclass(frozen=True)
+@dataclass
 class Cluster:
     """A running server, reached through a socket in its folder."""
 
     folder: Path
+    owner: int | None
+    server: "subprocess.Popen[bytes] | None" = None
 
     @classmethod
     @contextmanager
@@ -74,20 +76,32 @@ class Cluster:
                 [tools / "initdb", "-D", folder / "data", "-U", "postgres", "-A", "trust", "-E", "UTF8", "--no-sync"],
                 user=owner, cwd=folder, check=True, capture_output=True,
             )  # fmt: skip
-            with (folder / "log").open("wb") as log:
-                server = subprocess.Popen(
-                    [tools / "postgres", "-D", folder / "data", "-k", folder, "-c", "listen_addresses="],
-                    user=owner, cwd=folder, stdout=log, stderr=log,
-                )  # fmt: skip
+            cluster = cls(folder, owner)
             try:
-                cluster = cls(folder)
-                cluster._wait(server)
+                cluster.start()
                 yield cluster
             finally:
-                server.send_signal(signal.SIGINT)  # fast: does not wait for clients
-                server.wait(30)
+                cluster.stop()
         finally:
             shutil.rmtree(folder, ignore_errors=True)
+
+    def start(self) -> None:
+        """Start the server and wait until it answers."""
+        tools = binaries()
+        assert tools is not None
+        with (self.folder / "log").open("ab") as log:
+            self.server = subprocess.Popen(
+                [tools / "postgres", "-D", self.folder / "data", "-k", self.folder, "-c", "listen_addresses="],
+                user=self.owner, cwd=self.folder, stdout=log, stderr=log,
+            )  # fmt: skip
+        self._wait(self.server)
+
+    def stop(self, how: signal.Signals = signal.SIGINT) -> None:
+        """Stop the server without waiting for clients: fast (SIGINT), or at once (SIGQUIT) as if it had crashed."""
+        if self.server is not None:
+            self.server.send_signal(how)
+            self.server.wait(60)
+            self.server = None
 
     def _wait(self, server: subprocess.Popen[bytes]) -> None:
         deadline = time.monotonic() + 30

@@ -1,0 +1,70 @@
+"""Processes end when they are asked to: not ready first, then what is under way, then quietly."""
+
+import signal
+import subprocess
+import sys
+import time
+from contextlib import suppress
+from pathlib import Path
+
+import httpx2
+import pytest
+
+from tests.conftest import ADMIN_KEY
+from tests.running import ROOT, Service
+
+
+def test_after_sigterm_it_is_not_ready_first_serves_a_moment_longer_and_ends_within_thirty_seconds(
+    tmp_path: Path,
+) -> None:
+    with Service.started(tmp_path / "data", admin_key=ADMIN_KEY, PLUMBLINE_DRAIN_SECONDS="2") as running:
+        assert running.process is not None
+        with running.client() as client:
+            assert client.post("/v1/models", json={"name": "m", "task": "binary"}).status_code == 201
+            assert client.get("/readyz").status_code == 200
+            running.process.send_signal(signal.SIGTERM)
+            began = time.monotonic()
+            while client.get("/readyz").status_code == 200:
+                assert time.monotonic() - began < 1.5
+            assert client.get("/readyz").json()["reasons"] == ["the service is stopping"]
+            taken = 0
+            with suppress(httpx2.TransportError):  # the socket is closed in the end, between two requests
+                while True:
+                    sent = [{"prediction_id": f"p{taken}", "prediction": 1}]
+                    assert client.post("/v1/models/m/predictions", json=sent).status_code in (200, 503)
+                    taken += 1
+            assert taken > 0
+        assert running.process.wait(30) == 0
+        assert time.monotonic() - began < 30
+        assert "Traceback" not in running.log.read_text()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_worker_ends_when_it_is_asked_to(tmp_path: Path, number: signal.Signals) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "service.cli.main", "worker", "--data", str(tmp_path)],
+        cwd=ROOT, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert process.stderr is not None
+    assert process.stderr.readline() == "Plumbline works: sealer, scheduler, worker, sender\n"
+    process.send_signal(number)
+    assert process.wait(30) == 0
+
+
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        (("serve", "--roles", "sealer"), "`plumbline worker` does the other roles"),
+        (("worker", "--roles", "api,sealer"), "`plumbline serve` has the role api"),
+        (("worker", "--roles", "sealor"), "there is no role 'sealor'"),
+    ],
+)
+def test_roles_that_make_no_sense_are_refused_with_a_sentence(
+    tmp_path: Path, command: tuple[str, ...], said: str
+) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "service.cli.main", *command, "--data", str(tmp_path)],
+        cwd=ROOT, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert said in done.stderr
