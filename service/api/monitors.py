@@ -21,6 +21,7 @@ from service.access import Principal
 from service.api.bodies import Body, Duration, Name, Part, Short, Time, validated
 from service.api.depends import (
     Configurer,
+    Operator,
     Page,
     Parts,
     Reader,
@@ -360,6 +361,53 @@ def update(
         about = f"models/{model}/monitors/{monitor}"
         audit(session, parts, principal, "monitor.update", about, owner, after=changed)
         session.flush()
+        response.headers["ETag"] = etag(row.revision)
+        return document_of(row)
+
+
+class ResumeBody(Body):
+    """What becomes of the windows that ended while a monitor was paused."""
+
+    catch_up: bool = True
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"catch_up": False}]})
+
+
+@router.post("/{monitor}/pause", operation_id="monitors_pause", summary="Pause a monitor")
+def pause(model: str, monitor: str, response: Response, parts: Parts, principal: Operator) -> dict[str, Any]:
+    """Run no further window of a monitor until it is resumed; one that is being run is finished."""
+    with parts.database.writing() as session:
+        owner = model_named(session, principal, model)
+        row = monitor_named(session, owner, monitor)
+        if row.enabled:
+            row.enabled, row.revision = False, row.revision + 1
+            audit(session, parts, principal, "monitor.pause", f"models/{model}/monitors/{monitor}", owner)
+            session.flush()
+        response.headers["ETag"] = etag(row.revision)
+        return document_of(row)
+
+
+@router.post("/{monitor}/resume", operation_id="monitors_resume", summary="Resume a monitor")
+def resume(
+    model: str,
+    monitor: str,
+    response: Response,
+    parts: Parts,
+    principal: Operator,
+    body: ResumeBody | None = None,
+) -> dict[str, Any]:
+    """Run a paused monitor's windows again: those that ended meanwhile too, in order, unless ``catch_up`` is false."""
+    catch_up = body is None or body.catch_up
+    with parts.database.writing() as session:
+        owner = model_named(session, principal, model)
+        row = monitor_named(session, owner, monitor)
+        if not row.enabled:
+            row.enabled, row.revision = True, row.revision + 1
+            if not catch_up:
+                row.starts_at = parts.clock.now()
+            about = f"models/{model}/monitors/{monitor}"
+            audit(session, parts, principal, "monitor.resume", about, owner, catch_up=catch_up)
+            session.flush()
         response.headers["ETag"] = etag(row.revision)
         return document_of(row)
 

@@ -188,6 +188,11 @@ class Envelope:
         try:
             await self.app(scope, receive, marked)
         except Exception as error:  # the last resort: whatever it is, it is logged and answered
+            problem = failure_of(error)
+            if problem is not None and not started:  # in front of the routes: the key could not be looked up
+                _log.warning("storage failed", request_id=mark, path=scope["path"], reason=str(error)[:300])
+                await render(Request(scope), problem)(scope, receive, marked)
+                return
             story = "".join(traceback.format_exception(error))  # without the frames' variables, which may hold secrets
             _log.error("unforeseen", request_id=mark, method=scope["method"], path=scope["path"], traceback=story)
             if started:

@@ -196,6 +196,38 @@ def test_a_backfill_that_is_cancelled_runs_no_more_windows(make_client: Callable
     assert client.delete(job).status_code == 409
 
 
+def test_a_paused_monitor_runs_nothing_and_catches_up_or_not_when_it_is_resumed(
+    make_client: Callable[..., TestClient],
+) -> None:
+    clock = SetClock(START)
+    client = make_client(clock, roles=("api",))
+    made(client)
+    monitors = "/v1/models/loans/monitors"
+
+    def days_of(name: str) -> list[int]:
+        runs = client.get(f"/v1/models/loans/runs?monitor={name}&limit=100").json()["items"]
+        return sorted(datetime.fromisoformat(run["window"]["from"]).day for run in runs if run["monitor"] == name)
+
+    def pass_days(first: int, last: int) -> None:
+        clock.at = START + timedelta(days=last, hours=2)
+        sent(client, first, last)
+        client.app.state.assembly.sealer.seal(1)  # type: ignore[attr-defined]
+        client.app.state.scheduler.tick()  # type: ignore[attr-defined]
+
+    pass_days(0, 1)
+    for name in ("data_drift", "prediction_drift"):
+        assert client.post(f"{monitors}/{name}/pause").json()["enabled"] is False
+    pass_days(1, 3)
+    assert (days_of("data_drift"), days_of("data_quality")) == ([5], [5, 6, 7])
+    assert client.post(f"{monitors}/data_drift/resume").json()["enabled"] is True
+    assert client.post(f"{monitors}/prediction_drift/resume", json={"catch_up": False}).json()["enabled"] is True
+    pass_days(3, 5)
+    assert days_of("data_drift") == [5, 6, 7, 8, 9]
+    assert days_of("prediction_drift") == [5, 9]  # the day that it was resumed in is not whole
+    actions = [entry["action"] for entry in client.get("/v1/audit").json()["items"]]
+    assert actions.count("monitor.pause") == actions.count("monitor.resume") == 2
+
+
 def test_a_span_is_left_out_and_put_back(client: TestClient) -> None:
     made(client)
     span = {"from": "2026-01-06T00:00:00Z", "to": "2026-01-07T00:00:00Z", "reason": "load test"}
