@@ -53,6 +53,8 @@ class FleetRow:
     gap: str = ""
     """The worst gap between groups that is beyond what is accepted."""
     tags: tuple[str, ...] = ()
+    performance: Share | None = None
+    """Figures of the newest window whose labels are known that got worse; none where nothing needs labels."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -74,6 +74,7 @@ def _row(model: ModelRow, version: VersionRow | None, stand: ModelStand, sentenc
         drift=_share(drift),
         fairness=_share(fair),
         gap=next((row.reason for row in fair if row.violated), ""),
+        performance=_share([row for row in rows if row.kind == "performance"]),
         coverage=Coverage(
             measured=sum(row.ok + row.violated > 0 for row in rows),
             total=max(stand.monitors, len(rows)),
