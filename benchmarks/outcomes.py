@@ -71,7 +71,7 @@ def intervals(tables: list[Table], generator: np.random.Generator) -> int:
 
 def raw(rows: pa.Table) -> None:
     """Compute the same figures by scikit-learn and by fairlearn's MetricFrame on the raw rows."""
-    from fairlearn.metrics import MetricFrame  # type: ignore[import-untyped]
+    from fairlearn.metrics import MetricFrame
     from sklearn import metrics as sk
 
     y, p = (rows[name].combine_chunks().indices.to_numpy() for name in ("ground_truth", "prediction"))
