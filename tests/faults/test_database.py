@@ -72,7 +72,7 @@ def the_database_restarts(folder: Path, times: int) -> list[float]:
 
 
 def test_a_database_that_restarts_under_load_costs_seconds_and_no_record(tmp_path: Path) -> None:
-    the_database_restarts(tmp_path, 2)
+    the_database_restarts(tmp_path, 1)
 
 
 @pytest.mark.long
