@@ -428,12 +428,14 @@ def empty_stretch(workshop: Workshop, due: Due, count: int) -> RunRow | None:
     now, monitor, version, window = workshop.clock.now(), due.monitor, due.version, due.window
     try:
         with workshop.database.writing() as session:
+            _alone(session, monitor.id)
             last = session.scalar(
                 select(RunRow)
                 .where(
                     RunRow.monitor_id == monitor.id,
                     RunRow.version_id == version.id,
                     RunRow.status == "no_data",
+                    RunRow.backfill.is_(False),
                     RunRow.current.is_(True),
                     RunRow.ends_at == window.start,
                 )
@@ -477,6 +479,11 @@ def empty_stretch(workshop: Workshop, due: Due, count: int) -> RunRow | None:
             return run
     except IntegrityError:
         return None  # another scheduler was first
+
+
+def _alone(session: Session, monitor_id: int) -> None:
+    """Let empty spans of a monitor and backfills inside them be stored one after the other: each sees the other."""
+    session.execute(select(MonitorRow.id).where(MonitorRow.id == monitor_id).with_for_update())
 
 
 def next_revision(session: Session, monitor_id: int, version_id: int, window: Span) -> int:
@@ -1099,6 +1106,7 @@ def _is_in_empty_span(session: Session, run: RunRow) -> bool:
     """Return whether a run that was asked for found no more than the entry of an empty span says already."""
     if not run.backfill or run.status != "no_data":
         return False
+    _alone(session, run.monitor_id)
     entry = select(RunRow.id).where(
         RunRow.monitor_id == run.monitor_id,
         RunRow.version_id == run.version_id,
