@@ -11,7 +11,7 @@ from dashboards.page import Frame, Links, Page
 from dashboards.sign_in import LinkPage, ProblemPage, SignInPage
 from service.access import COOKIE, SESSION_AGE
 from service.api import webhooks as called
-from service.api.depends import Operator, Parts, Reader
+from service.api.depends import Operator, Parts, Reader, RowReader
 from service.assembly import Assembly
 from service.pages import (
     alerts,
@@ -52,18 +52,18 @@ def shown(page: Page, status: int = 200) -> Response:
     return HTMLResponse(page.html(), status_code=status, headers=dict(HEADERS))
 
 
-def page_at(path: str, twin: str) -> Callable[[Callable[..., Page]], Callable[..., Page]]:
-    """Serve what a function builds at a path as HTML, and at its twin's path as JSON."""
+def page_at(path: str, twin: str, reader: Any = Reader) -> Callable[[Callable[..., Page]], Callable[..., Page]]:
+    """Serve what a function builds at a path as HTML, and at its twin's path as JSON, to those who may see it."""
 
     def register(build: Callable[..., Page]) -> Callable[..., Page]:
         def made(request: Request, parts: Assembly, principal: Any) -> Page:
             with parts.database.reading() as session:
                 return build(Visit(request, parts, principal, session), **request.path_params)
 
-        def html(request: Request, parts: Parts, principal: Reader) -> Response:
+        def html(request: Request, parts: Parts, principal: reader) -> Response:
             return shown(made(request, parts, principal))
 
-        def json(request: Request, parts: Parts, principal: Reader) -> Response:
+        def json(request: Request, parts: Parts, principal: reader) -> Response:
             page = made(request, parts, principal)
             return JSONResponse(page.document(), headers={"Cache-Control": "no-store"})
 
@@ -152,7 +152,7 @@ def explain_page(visit: Visit, model: str) -> Page:
     return explain.build(visit, model)
 
 
-@page_at("/explanations/{explanation}", "/explanations/{explanation}.json")
+@page_at("/explanations/{explanation}", "/explanations/{explanation}.json", RowReader)
 def explanation_page(visit: Visit, explanation: str) -> Page:
     """Serve an explanation to print."""
     return explain.sheet(visit, explanation)

@@ -118,7 +118,7 @@ def test_the_window_is_the_period_of_the_schedule_unless_it_is_named(client: Tes
         ({"policy": {"budget": {}, "threshold": {"psi": 1}}}, "/policy"),
         ({"versions": "some"}, "/versions"),
         ({"baseline": "absent"}, "/baseline"),
-        ({"slices": ["eu"]}, "/slices"),
+        ({"slices": ["eu"]}, "/slices/0"),
         ({"actions": ["nobody"]}, "/actions/0"),
         ({"labels": {"delay": "soon"}}, "/labels/delay"),
         ({"start": "2026-01-01"}, "/start"),
