@@ -138,7 +138,7 @@ def test_the_car_loans_are_one_episode_told_once_with_a_signature_that_fits(mont
     assert len(alerts) == 1
     assert alerts[0]["starts_at"] == "2019-04-01T00:00:00Z"
     detail = monthly.client.get(f"/v1/alerts/{alerts[0]['id']}").json()
-    assert set(detail["members"]) == {"data_drift", "prediction_drift"}
+    assert set(detail["members"]) == {"data_drift", "performance", "prediction_drift"}
     assert set(detail["members"]["data_drift"]["features"]) == MOVED
     assert detail["replayed"] is True
 

@@ -100,6 +100,8 @@ class SageMakerPipeline(WebhookKind):
             return Answer(error=f"address_not_allowed: {error}")
         except (BotoCoreError, httpcore2.TimeoutException, httpcore2.NetworkError, httpx2.HTTPError, OSError) as error:
             return Answer(error=f"{type(error).__name__}: {error}"[:300])
+        if "PipelineExecutionArn" not in started:
+            return Answer(error="the answer names no execution, so it is not SageMaker's")
         return Answer(status=200, text=str(started["PipelineExecutionArn"]))
 
 

@@ -69,6 +69,7 @@ def theirs(tables: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return list(json.loads(done.stdout))
 
 
+@pytest.mark.long
 def test_all_21_metrics_are_smclarifys_on_300_random_tables_in_compat_mode(
     tables: list[dict[str, Any]], theirs: list[dict[str, Any]]
 ) -> None:
@@ -93,6 +94,7 @@ def test_all_21_metrics_are_smclarifys_on_300_random_tables_in_compat_mode(
     assert infinite > 0
 
 
+@pytest.mark.long
 def test_where_smclarify_leaves_the_definition_the_default_does_not(
     tables: list[dict[str, Any]], theirs: list[dict[str, Any]]
 ) -> None:

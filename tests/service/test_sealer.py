@@ -18,7 +18,6 @@ import pytest
 from sqlalchemy import func, select
 
 from service.database import from_microseconds
-from service.ingest.buffer import BatchDamaged
 from service.ingest.hashing import hash_ids, hash_key
 from service.lake import Sealer, lease, reader
 from service.problems import Unavailable
@@ -27,6 +26,7 @@ from service.tables import (
     IngestBatchRow,
     LeaseRow,
     ModelRow,
+    NoticeRow,
     PendingTruthRow,
     ReplayRow,
     SegmentRow,
@@ -128,17 +128,21 @@ def test_batches_in_a_file_are_found_sealed_and_their_file_kept_for_an_hour(tmp_
     assert not file.exists()
 
 
-def test_a_missing_file_of_the_buffer_loses_no_row_without_a_word(tmp_path: Path) -> None:
+def test_a_missing_file_of_the_buffer_holds_up_no_other_and_is_told(tmp_path: Path) -> None:
     shop = Shop(tmp_path)
     ids = pa.array(["a"])
     hashes = pa.array(hash_ids(ids, hash_key(SECRET)))
     moments = pa.array([START], MOMENT)
     table = pa.table({"prediction_id": ids, "id_hash": hashes, "timestamp": moments, "received_at": moments})
     shop.lake.path(shop.put_file("predictions", [table], START)).unlink()
-    with pytest.raises(BatchDamaged, match="buffer/"):
-        shop.seal()
+    shop.put_file("predictions", [table.set_column(0, "prediction_id", pa.array(["b"]))], START)
+    shop.seal()
+    shop.seal()
     with shop.database.reading() as session:
-        assert session.scalar(select(func.count()).select_from(IngestBatchRow)) == 1
+        assert session.scalar(select(func.count()).select_from(IngestBatchRow)) == 0
+        (notice,) = session.scalars(select(NoticeRow))
+    assert notice.sentence.startswith("1 records (predictions) that came by")
+    assert "buffer/" in notice.sentence
 
 
 def test_an_id_counts_once_per_version_the_first_committed(tmp_path: Path) -> None:
