@@ -1,6 +1,6 @@
 """What explaining costs beside native contributions, shap and KernelExplainer, on one thread, in one run.
 
-    python -m benchmarks.explanations [--quick]
+    python -m benchmarks.explanations [--full]
 
 CPU seconds, so that other load on the machine counts little. The aims: few rows within 1.1 x of the booster's own,
 10,000 rows of 500 trees at depth 6 at least 4 x faster than it at equal digits (1e-4), a black box at KernelExplainer's
@@ -113,8 +113,8 @@ def black_box(report: Table, bound: Bound, model: Any, rows_count: int) -> None:
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="2,500 rows instead of 10,000, one black-box row")
-    quick = parser.parse_args().quick
+    parser.add_argument("--full", action="store_true", help="10,000 rows instead of 2,500, five black-box rows")
+    quick = not parser.parse_args().full
     warnings.simplefilter("ignore")
     report = Table(title=f"Attributions: XGBoost, 500 trees of depth 6, {COLUMNS} columns, one thread")
     for heading in ("what", "how", "CPU s", "off by", "so"):
