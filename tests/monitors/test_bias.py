@@ -97,7 +97,9 @@ def test_a_group_is_compared_with_all_others_whose_group_is_known_or_with_the_re
 # --- judging ----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["DPPL", "DI", "RD", "AD", "TVD"])
+@pytest.mark.parametrize(
+    "name", ["DPPL", *(pytest.param(name, marks=pytest.mark.long) for name in ("DI", "RD", "AD", "TVD"))]
+)
 def test_quiet_windows_are_rejected_at_the_nominal_rate(name: str) -> None:
     """Of 400 quiet windows at 5 % at most 34 may be rejected: the binomial's 99.9 % bound is 5 % + 3.1 standard errors.
 

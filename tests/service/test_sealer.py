@@ -540,6 +540,7 @@ def test_nothing_acknowledged_is_lost_or_doubled_by_two_hundred_kills(tmp_path: 
     kill_at_random(tmp_path, 200, 2)
 
 
+@pytest.mark.long
 @pytest.mark.postgres
 @pytest.mark.timeout(480)
 def test_nothing_acknowledged_is_lost_or_doubled_by_kills_on_postgresql(tmp_path: Path) -> None:
