@@ -126,6 +126,6 @@ def test_each_day_is_judged_once_at_maturity_and_later_labels_revise_exactly_the
     assert page.status_code == 200, page.text
     document = page.json()
     assert {one["metric"] for one in document["figures"] if one["judged"]} == {"accuracy", "f1_macro"}
-    assert document["label_coverage"] == 1.0
+    assert 0.99 < document["label_coverage"] < 1.0  # the last flights are told of after the end
     assert document["confusion"]["names"] == list(CLASSES)
     assert client.get("/models/flights/performance", headers={"Accept": "text/html"}).status_code == 200

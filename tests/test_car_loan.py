@@ -61,9 +61,8 @@ def by_month(runs: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
 
 def replayed(plumbline: Run, service: Service, *arguments: str) -> dict[str, Any]:
     """Replay a file into the service and return what the command says became of it."""
-    done = plumbline(
-        "replay", *arguments, "--output", "json", PLUMBLINE_URL=service.url, PLUMBLINE_KEY=service.admin_key
-    )
+    where = {"PLUMBLINE_URL": service.url, "PLUMBLINE_KEY": service.admin_key}
+    done = plumbline("replay", *arguments, "--output", "json", timeout=1500, **where)
     assert done.returncode == 0, done.stderr
     document: dict[str, Any] = json.loads(done.stdout)
     return document
@@ -183,6 +182,8 @@ def daily(service: Service, data: Path, file: Path, plumbline: Run, model: str) 
         assert {"2019-03-31", "2019-04-01"} & set(told) or any(alert["state"] != "resolved" for alert in early)
 
 
+@pytest.mark.long
+@pytest.mark.timeout(1600)
 def test_daily_windows_of_the_car_loans_keep_the_budget_and_find_the_shift_at_once(
     shared_service: Service, shared_data: Path, plumbline: Run, tmp_path: Path
 ) -> None:
@@ -194,6 +195,7 @@ def test_daily_windows_of_the_car_loans_keep_the_budget_and_find_the_shift_at_on
 
 
 @pytest.mark.long
+@pytest.mark.timeout(1600)
 def test_daily_windows_of_all_car_loans_keep_the_budget_and_find_the_shift_at_once(
     shared_service: Service, shared_data: Path, plumbline: Run
 ) -> None:
