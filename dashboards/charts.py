@@ -500,23 +500,7 @@ def series(
                 },
                 "encoding": {"y": y},
             },
-            {
-                "transform": [{"filter": "isValid(datum.value)"}],
-                "mark": {"type": "point", "filled": True, "opacity": 1},
-                "encoding": {
-                    "y": y,
-                    "shape": {
-                        "condition": {"test": "datum.state === 'violated'", "value": "triangle-up"},
-                        "value": "circle",
-                    },
-                    "size": {"condition": {"test": "datum.state === 'violated'", "value": 80}, "value": 28},
-                    "color": {
-                        "condition": {"test": "datum.state === 'violated'", "value": "var(--bad)"},
-                        "value": "var(--series)",
-                    },
-                    "tooltip": tooltip,
-                },
-            },
+            _verdicts(y, tooltip),
         ],
     }
     return Chart(
@@ -1003,23 +987,7 @@ def figure_series(identity: str, title: str, unit: str, points: Sequence[FigureP
             line("limitHigh", "var(--limit)", [2, 3], 1.5),
             line("estimated", "var(--baseline)", [6, 4], 1.75),
             line("value", "var(--series)", None, 1.75),
-            {
-                "transform": [{"filter": "isValid(datum.value)"}],
-                "mark": {"type": "point", "filled": True, "opacity": 1},
-                "encoding": {
-                    "y": y("value"),
-                    "shape": {
-                        "condition": {"test": "datum.state === 'violated'", "value": "triangle-up"},
-                        "value": "circle",
-                    },
-                    "size": {"condition": {"test": "datum.state === 'violated'", "value": 80}, "value": 28},
-                    "color": {
-                        "condition": {"test": "datum.state === 'violated'", "value": "var(--bad)"},
-                        "value": "var(--series)",
-                    },
-                    "tooltip": tooltip,
-                },
-            },
+            _verdicts(y("value"), tooltip),
         ],
     }
     return Chart(
@@ -1142,3 +1110,19 @@ def importances(found: Sequence[tuple[str, float | None, float]]) -> Chart:
         columns=("Input", "Baseline", "Window"),
         rows=tuple(found),
     )
+
+
+def _verdicts(y: object, tooltip: object) -> dict[str, Any]:
+    """Return the layer that marks each window that was measured: a circle, a larger triangle where it was violated."""
+    violated = "datum.state === 'violated'"
+    return {
+        "transform": [{"filter": "isValid(datum.value)"}],
+        "mark": {"type": "point", "filled": True, "opacity": 1},
+        "encoding": {
+            "y": y,
+            "shape": {"condition": {"test": violated, "value": "triangle-up"}, "value": "circle"},
+            "size": {"condition": {"test": violated, "value": 80}, "value": 28},
+            "color": {"condition": {"test": violated, "value": "var(--bad)"}, "value": "var(--series)"},
+            "tooltip": tooltip,
+        },
+    }
