@@ -45,7 +45,7 @@ def build(visit: Visit, name: str) -> AlertsPage:
         str(state): int(count)
         for state, count in visit.session.execute(
             select(AlertRow.state, func.count()).where(mine).group_by(AlertRow.state)
-        ).tuples()
+        )
     }
     statement = select(AlertRow).where(mine).order_by(AlertRow.starts_at.desc(), AlertRow.id.desc()).limit(SHOWN)
     if visit.view.state in STATES:
@@ -107,7 +107,7 @@ def _lines(visit: Visit, rows: list[AlertRow]) -> tuple[AlertLine, ...]:
         select(DeliveryRow.alert_id, DeliveryRow.state, func.count())
         .where(DeliveryRow.alert_id.in_(ids))
         .group_by(DeliveryRow.alert_id, DeliveryRow.state)
-    ).tuples():
+    ):
         counts.setdefault(int(alert_id or 0), {})[state] = int(count)
     versions = {
         row.id: row.name
@@ -266,7 +266,7 @@ def _deliveries(visit: Visit, alert: AlertRow) -> tuple[DeliveryLine, ...]:
         .where(DeliveryRow.alert_id == alert.id)
         .order_by(DeliveryRow.id.desc())
         .limit(50)
-    ).tuples()
+    )
     return tuple(delivery_line(delivery, webhook) for delivery, webhook in rows)
 
 

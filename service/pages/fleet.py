@@ -29,7 +29,7 @@ def build(visit: Visit) -> FleetPage:
     stands = fleet_stands(session, models, visit.now)
     versions = {row.id: row for row in session.scalars(select(VersionRow))}
     newest_last = select(AlertRow.model_id, AlertRow.sentence).where(AlertRow.state == "open").order_by(AlertRow.id)
-    sentences = dict(session.execute(newest_last).tuples().all())
+    sentences = dict(session.execute(newest_last).all())
     ordered = worst_first(
         [
             _row(model, versions.get(model.active_version_id or 0), stands[model.id], sentences.get(model.id, ""))
@@ -100,9 +100,7 @@ def _with_windows(session: Session, rows: list[FleetRow], stands: list[ModelStan
     """Add the last windows of the rows that are shown."""
     ids = [each.row.id for stand in stands for each in stand.stands]
     recent: dict[int, list[Any]] = dict(
-        session.execute(select(ModelStatusRow.id, ModelStatusRow.recent).where(ModelStatusRow.id.in_(ids)))
-        .tuples()
-        .all()
+        session.execute(select(ModelStatusRow.id, ModelStatusRow.recent).where(ModelStatusRow.id.in_(ids))).all()
     )
     shown = []
     for row, stand in zip(rows, stands, strict=True):

@@ -74,7 +74,7 @@ def fleet_stands(session: Session, models: Sequence[ModelRow], now: datetime) ->
         select(ModelStatusRow, MonitorRow.window)
         .join(MonitorRow, MonitorRow.id == ModelStatusRow.monitor_id)
         .options(defer(ModelStatusRow.recent))
-    ).tuples():
+    ):
         stands.setdefault(row.version_id, []).append(stand_of(row, window))
     alerts = _counted(
         session.execute(
@@ -86,7 +86,7 @@ def fleet_stands(session: Session, models: Sequence[ModelRow], now: datetime) ->
             select(MonitorRow.model_id, func.count()).where(MonitorRow.enabled.is_(True)).group_by(MonitorRow.model_id)
         )
     )
-    last = dict(session.execute(select(VersionRow.id, VersionRow.last_event_at)).tuples().all())
+    last = dict(session.execute(select(VersionRow.id, VersionRow.last_event_at)).all())
     found = {}
     for model in models:
         version_id = model.active_version_id or 0
