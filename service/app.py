@@ -10,12 +10,12 @@ from fastapi import APIRouter, FastAPI
 import service.api
 import service.pages
 from service.api import depends, problems
-from service.assembly import assemble, software
+from service.assembly import assemble
 from service.clock import Clock
 from service.pages.routes import problem_page
 from service.problems import Problem
 from service.scheduler import working
-from service.settings import Settings
+from service.settings import Settings, software
 
 
 def routers() -> Iterator[APIRouter]:
@@ -56,5 +56,5 @@ def create_app(settings: Settings | None = None, clock: Clock | None = None) -> 
     problems.install(app)
     depends.install(app)
     for router in routers():
-        app.include_router(router)
+        app.router.routes.extend(router.routes)  # as they are: `include_router` would build each a second time
     return app

@@ -4,7 +4,6 @@ import secrets
 from contextlib import suppress
 from dataclasses import dataclass
 from hashlib import blake2b
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import structlog
@@ -19,7 +18,7 @@ from service.lake import Index, Lake, Sealer, host
 from service.problems import Unavailable
 from service.profiles import Profiles
 from service.schema import migrate
-from service.settings import Settings
+from service.settings import Settings, software
 from service.tables import PropertyRow
 from service.webhooks import Sender
 from service.worker import Worker, network_remains
@@ -70,14 +69,6 @@ class Assembly:
         with suppress(SQLAlchemyError):  # a database that is gone needs no farewell
             host.let_go(self.database)
         self.database.close()
-
-
-def software() -> str:
-    """Return the distribution's version, or that this is a bare checkout."""
-    try:
-        return version("plumbline-server")
-    except PackageNotFoundError:
-        return "0.0.0+checkout"
 
 
 def secret_of(settings: Settings) -> bytes:

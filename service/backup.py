@@ -21,13 +21,13 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from service import notices, schema
-from service.assembly import fingerprint, secret_of, software
+from service.assembly import fingerprint, secret_of
 from service.clock import Clock
 from service.database import Database
 from service.lake import Lake
 from service.lake.files import DIGEST, IDENTITY, named_files
 from service.problems import Conflict, Problem
-from service.settings import Settings
+from service.settings import Settings, software
 from service.tables import Base, JobRow, LeaseRow, PropertyRow, RunRow, SessionRow
 from service.words import format_time
 

@@ -4,7 +4,9 @@ import socket
 import ssl
 import time
 from collections.abc import Callable, Iterable, Iterator
+from functools import cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+from pathlib import Path
 from typing import Any
 
 import httpcore2
@@ -185,6 +187,12 @@ class _Transport(httpx2.BaseTransport):
         return httpx2.Response(answer.status, headers=answer.headers, stream=_Stream(answer.stream, pool))
 
 
+@cache
+def trusting(ca_bundle: Path | None) -> ssl.SSLContext:
+    """Return how TLS is spoken where these certificates are trusted, the system's where none are given."""
+    return ssl.create_default_context(cafile=str(ca_bundle) if ca_bundle else None)
+
+
 class Guard:
     """What may be called from here: the open internet over https, and what the settings allow by name."""
 
@@ -199,7 +207,7 @@ class Guard:
                 self._networks.append(ip_network(entry, strict=False))
             except ValueError:
                 self._hosts.add(entry.lower().rstrip("."))
-        self._tls = ssl.create_default_context(cafile=str(settings.ca_bundle) if settings.ca_bundle else None)
+        self._tls = trusting(settings.ca_bundle)
 
     @property
     def proxied(self) -> bool:

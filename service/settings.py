@@ -3,6 +3,7 @@
 import os
 from collections.abc import Mapping
 from difflib import get_close_matches
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -143,3 +144,11 @@ def _read(variable: str, path: str) -> str:
         return Path(path).read_text(encoding="utf-8").rstrip("\r\n")
     except (OSError, UnicodeDecodeError) as error:
         raise SettingRefused(f"{variable} names {path}, which cannot be read: {error}") from None
+
+
+def software() -> str:
+    """Return the distribution's version, or that this is a bare checkout."""
+    try:
+        return version("plumbline-server")
+    except PackageNotFoundError:
+        return "0.0.0+checkout"

@@ -18,6 +18,7 @@ from service.settings import Settings
 from tests.postgres import Cluster
 from tests.receiver import Receiver
 from tests.running import Service
+from tests.service.empty import copy_empty
 
 ROOT = Path(__file__).parent.parent
 ADMIN_KEY = "plk_test_0123456789abcdefghijklmnopqrstuvwxyzABCDEFG"
@@ -117,7 +118,10 @@ def make_client(settings: Settings) -> Iterator[Callable[..., TestClient]]:
     opened: list[TestClient] = []
 
     def make(clock: Clock | None = None, **changes: Any) -> TestClient:
-        app = create_app(settings.model_copy(update=changes), clock)
+        changed = settings.model_copy(update=changes)
+        if changed.database_url is None:
+            copy_empty(changed.data_dir / "plumbline.db")
+        app = create_app(changed, clock)
         client = TestClient(app, raise_server_exceptions=False, headers={"Authorization": f"Bearer {ADMIN_KEY}"})
         client.__enter__()
         opened.append(client)

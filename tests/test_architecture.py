@@ -58,6 +58,15 @@ def test_heavy_libraries_are_not_imported_by_the_service_process() -> None:
     assert done.stdout.strip() == "[]"
 
 
+def test_the_command_line_says_its_version_without_loading_what_serves() -> None:
+    code = (
+        "import sys; from service.cli.main import version; version();"
+        "print(sorted({'numpy', 'pandas', 'pyarrow', 'sqlalchemy', 'fastapi', 'numba'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
+    assert done.stdout.splitlines()[1:] == ["[]"]
+
+
 def test_importing_the_service_touches_neither_disk_nor_network(tmp_path: Path) -> None:
     code = """
 import sys, os

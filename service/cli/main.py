@@ -241,7 +241,7 @@ def sign_in(data: Data = None, output: Output = "text") -> None:
 @app.command()
 def version(output: Output = "text") -> None:
     """Print the version of this software."""
-    from service.assembly import software
+    from service.settings import software
 
     say({"version": software()}, software(), output)
 

@@ -19,6 +19,7 @@ def _template() -> Path:
 
 
 def copy_empty(path: Path) -> None:
-    """Put an empty database at a path."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    shutil.copy(_template(), path)
+    """Put an empty database at a path, where there is none yet."""
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(_template(), path)

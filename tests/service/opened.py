@@ -12,6 +12,7 @@ from service.access import Scope
 from service.app import create_app
 from service.clock import Clock
 from service.settings import Settings
+from tests.service.empty import copy_empty
 
 ADMIN_KEY = "plk_test_0123456789abcdefghijklmnopqrstuvwxyzABCDEFG"
 
@@ -20,6 +21,8 @@ ADMIN_KEY = "plk_test_0123456789abcdefghijklmnopqrstuvwxyzABCDEFG"
 def opened(folder: Path, clock: Clock | None = None, **changes: Any) -> Iterator[TestClient]:
     """Open the application on an empty data folder; the client carries the admin key."""
     settings = Settings(data_dir=folder, admin_key=SecretStr(ADMIN_KEY), roles=("api",), **changes)
+    if settings.database_url is None:
+        copy_empty(folder / "plumbline.db")
     with TestClient(create_app(settings, clock), raise_server_exceptions=False, headers=bearer(ADMIN_KEY)) as client:
         yield client
 

@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
 
 from service.database import EPOCH, Database
-from service.schema import current, head, migrate
+from service.schema import config, current, head, migrate
 from service.tables import Base, LeaseRow
 
 ROOT = Path(__file__).parent.parent.parent
@@ -29,6 +30,10 @@ def test_the_migrated_schema_is_the_tables(tmp_path: Path) -> None:
     database = Database(f"sqlite:///{tmp_path / 'a.db'}")
     assert migrate(database) == head()
     assert differences(database) == []
+
+
+def test_the_newest_step_is_the_one_that_the_others_lead_to() -> None:
+    assert head() == ScriptDirectory.from_config(config()).get_current_head()
 
 
 def test_migrating_again_changes_nothing(tmp_path: Path) -> None:
