@@ -1,16 +1,12 @@
 """The bias monitor's parts: who is withheld, what is judged how, and how often it is wrong when nothing has changed."""
 
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import pytest
-from numpy.typing import NDArray
-from sklearn.tree import DecisionTreeClassifier
 
-from monitors import discovery, parity
+from monitors import discovery
 from monitors.bias import BiasParameters, Compared, Estimate, People, drawn, measured, scaled, withheld
 from monitors.contract import Attribute, CountedBias, Counts
 from monitors.groups import cut_names, plan_groups
@@ -214,54 +210,6 @@ def test_a_monitor_waits_for_labels_only_where_a_judged_metric_needs_them() -> N
     assert not BiasParameters().waits
     assert BiasParameters(metrics=["DPPL", "RD"]).waits
     assert BiasParameters(metrics=["DI"], rule="level").allowed("DI") == (0.8, 1.25)
-
-
-# --- fairlearn --------------------------------------------------------------------------------------------------------
-
-
-def cells_of(groups: Any, truth: Any, prediction: Any) -> tuple[list[str], NDArray[np.float64]]:
-    names = sorted(set(groups))
-    cells = np.zeros((len(names), 2, 2))
-    np.add.at(cells, (np.array([names.index(group) for group in groups]), np.asarray(truth), np.asarray(prediction)), 1)
-    return names, cells
-
-
-def test_expected_4_8_fairlearns_assessment_guide() -> None:
-    truth = [0, 1, 1, 1, 1, 0, 1, 0, 1, 0, 0, 0, 1, 1, 1, 1, 1, 1]
-    prediction = [0, 0, 1, 0, 1, 1, 1, 0, 0, 1, 1, 1, 1, 0, 0, 1, 1, 0]
-    groups = list("bbabbcccaacabccbcc")
-    names, cells = cells_of(groups, truth, prediction)
-    rates = parity.rates(names, cells)
-    assert rates["true_positive_rate"] == pytest.approx({"a": 0.5, "b": 0.6, "c": 0.4}, rel=1e-6)
-    assert rates["false_positive_rate"] == pytest.approx({"a": 1.0, "b": 0.0, "c": 2 / 3}, rel=1e-6)
-    assert rates["selection_rate"] == pytest.approx({"a": 0.75, "b": 0.5, "c": 0.5}, rel=1e-6)
-    assert cells.sum(axis=(1, 2)).tolist() == [4, 6, 8]
-
-
-def test_expected_4_6_fairlearns_quickstart_on_adult(shared_data: Path) -> None:
-    parts = [pd.read_parquet(shared_data / "adult" / f"adult_{part}.parquet") for part in ("train", "test")]
-    data = pd.concat(parts, ignore_index=True)
-    assert len(data) == 48_842
-    text = data.select_dtypes(exclude="number").columns
-    data[text] = data[text].apply(lambda column: column.str.strip().str.rstrip(".")).replace("?", None)
-    truth = (data["income"] == ">50K").astype(int)
-    features = pd.get_dummies(data.drop(columns=["income"]))
-    tree = DecisionTreeClassifier(min_samples_leaf=10, max_depth=4).fit(features, truth)
-    names, cells = cells_of(data["sex"], truth, tree.predict(features))
-    assert names == ["Female", "Male"]
-    assert cells.sum(axis=(1, 2)).tolist() == [16_192, 32_650]
-    assert parity.rates(names, cells)["selection_rate"] == pytest.approx(
-        {"Female": 0.0635499, "Male": 0.2135988}, abs=1e-4
-    )
-    right = np.trace(cells, axis1=1, axis2=2) / cells.sum(axis=(1, 2))
-    assert right.tolist() == pytest.approx([0.9251482, 0.8042879], abs=1e-4)
-    expected = {
-        "demographic_parity_difference": 0.15004887,
-        "demographic_parity_ratio": 0.29751997,
-        "equalized_odds_difference": 0.08116556,
-        "equalized_odds_ratio": 0.21587819,
-    }
-    assert {name: parity.gap(name, names, cells) for name in expected} == pytest.approx(expected, abs=1e-4)
 
 
 def test_draws_keep_the_number_of_rows_and_cells_that_hold_none() -> None:

@@ -121,6 +121,28 @@ def test_the_eight_values_example_has_the_published_ks_and_wasserstein() -> None
     assert abs(ours - 0.7812361058) <= displaced(layout, old, new, baseline, window) + 1e-9
 
 
+def test_the_published_energy_distance_of_values_moved_by_five_is_near_from_the_baseline_s_own_cells() -> None:
+    # 2 E|X - Y| - E|X - X'| - E|Y - Y'| changes by at most 4 (dx + dy) where rows move by dx and dy on average.
+    baseline = np.array([38.7, 41.5, 43.8, 44.5, 45.5, 46.0, 47.7, 58.0])
+    layout, old, new = numbers(baseline, baseline + 5)
+    ours, exact = shown("ed", old, new) ** 2, 1.93326**2 / float(baseline.std())
+    assert abs(ours - exact) <= 4 * displaced(layout, old, new, baseline, baseline + 5) + 1e-4
+
+
+def test_the_published_cramer_von_mises_statistic_is_near_from_the_baseline_s_own_cells() -> None:
+    # T = nm / N^2 times the sum of (F - G)^2 over all N rows. In a cell with shares a and b the difference of F and G
+    # lies within e = max(a, b) of what it is at the cell's end, so its square within e (2 |F - G| + e).
+    baseline, window = (stats.norm.rvs(size=100, random_state=seed) for seed in (0, 1))
+    theirs = stats.cramervonmises_2samp(baseline, window)
+    assert theirs.pvalue == pytest.approx(0.8076839, abs=1e-3)
+    _, old, new = numbers(baseline, window)
+    a, b = old.counts / 100, new.counts / 100
+    apart, hidden = np.abs(np.cumsum(a - b)), np.maximum(a, b)
+    bound = 100 * 100 / 200**2 * float(((old.counts + new.counts) * hidden * (2 * apart + hidden)).sum())
+    assert abs(shown("cramer_von_mises", old, new) - theirs.statistic) <= bound + 1e-12
+    assert bound < 0.1
+
+
 # --- the same bins, the same numbers ----------------------------------------------------------------------------------
 
 
@@ -338,6 +360,18 @@ def test_adult_s_numbers_have_evidently_s_scores_within_the_bounds(
         size = round(old.count * new.count / (old.count + new.count))
         tail = stats.distributions.kstwo.sf(shown("ks", old, new), size)
         assert tail == pytest.approx(expected[column, "ks"], abs=1e-6)
+
+
+def test_the_car_values_of_the_car_loan_set_have_evidently_s_distance_within_the_bound(shared_data: Path) -> None:
+    folder = shared_data / "nannyml_car_loan"
+    baseline, window = (
+        pd.read_parquet(folder / f"synthetic_car_loan_{part}.parquet")["car_value"].to_numpy(np.float64)
+        for part in ("reference", "analysis")
+    )
+    layout, old, new = numbers(baseline, window)
+    bound = displaced(layout, old, new, baseline, window)
+    assert bound < 0.005
+    assert abs(shown("wasserstein", old, new) - 0.473049) <= bound + 1e-6
 
 
 @pytest.mark.parametrize("column", ["temp", "atemp", "hum", "windspeed", "cnt"])
