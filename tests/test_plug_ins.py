@@ -1,4 +1,4 @@
-"""A company's own statistic and monitor, as one file in the tree and as a wheel installed beside: seen everywhere."""
+"""A company's own statistic, metric and monitor, as one file in the tree and as an installed wheel: seen everywhere."""
 
 import importlib
 import json
@@ -56,23 +56,28 @@ def client(installed: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterato
 
 
 def rows(start: datetime, days: int, seed: int, shift: float = 0.0) -> str:
-    """Return 600 rows a day as CSV."""
+    """Return 600 rows a day as CSV, every fifth label another than the prediction."""
     ages = np.random.default_rng(seed).normal(shift, 1, 600 * days)
     step = timedelta(days=1) / 600
-    lines = [f"{seed}-{i},{(start + step * i).isoformat()},{age},1" for i, age in enumerate(ages)]
-    return "\n".join(["prediction_id,timestamp,age,prediction", *lines])
+    lines = [
+        f"{seed}-{i},{(start + step * i).isoformat()},{age},{int(age > 0)},{int((age > 0) ^ (i % 5 == 0))}"
+        for i, age in enumerate(ages)
+    ]
+    return "\n".join(["prediction_id,timestamp,age,prediction,ground_truth", *lines])
 
 
 @pytest.fixture(scope="module")
 def run(client: TestClient) -> dict[str, Any]:
-    """Make a model with a monitor of the company's kind and one that decides by its statistic; run a shifted day."""
-    assert client.post("/v1/models", json={"name": "m", "task": "binary"}).status_code == 201
+    """Make a model with monitors of the company's kind, by its statistic and by its metric; run a shifted day."""
+    declared = {"name": "m", "task": "binary", "classes": ["0", "1"], "positive_class": "1"}
+    assert client.post("/v1/models", json=declared).status_code == 201
     csv = {"Content-Type": "text/csv", "Prefer": "wait=60"}
     made = client.post("/v1/models/m/baselines?name=b", content=rows(START - 4 * DAY, 4, 1), headers=csv)
     assert made.status_code == 201, made.text
     for name, body in (
         ("caps", {"kind": "ceilings", "parameters": {"least": 0.02}}),
         ("inputs", {"kind": "data_drift", "parameters": {"methods": {"numeric": "overlap"}}}),
+        ("worth", {"kind": "performance", "parameters": {"metrics": ["informedness"]}}),
     ):
         answer = client.post("/v1/models/m/monitors", json={"name": name, "start": START.isoformat(), **body})
         assert answer.status_code == 201, answer.text
@@ -84,7 +89,7 @@ def run(client: TestClient) -> dict[str, Any]:
     closed = client.delete(replay.headers["location"], headers={"Prefer": "wait=60"})
     assert closed.status_code == 200, closed.text
     found = {}
-    for name in ("caps", "inputs"):
+    for name in ("caps", "inputs", "worth"):
         (listed,) = client.get(f"/v1/models/m/monitors/{name}/runs").json()["items"]
         found[name] = client.get(f"/v1/models/m/runs/{listed['id']}").json()
     return found
@@ -93,7 +98,9 @@ def run(client: TestClient) -> dict[str, Any]:
 def test_the_catalogue_shows_what_is_installed_and_where_it_comes_from(client: TestClient) -> None:
     kinds = {item["name"]: item for item in client.get("/v1/catalog/monitors").json()["items"]}
     metrics = {item["name"]: item for item in client.get("/v1/catalog/metrics").json()["items"]}
-    assert kinds["ceilings"]["by"] == metrics["overlap"]["by"] == "acme_monitors 1.2"
+    origins = {kinds["ceilings"]["by"], metrics["overlap"]["by"], metrics["informedness"]["by"]}
+    assert origins == {"acme_monitors 1.2"}
+    assert metrics["informedness"]["range"] == [-1.0, 1.0]
     assert kinds["ceilings"]["parameters"]["properties"]["least"]["default"] == 0.01
     assert metrics["psi"]["by"] is None
 
@@ -127,6 +134,16 @@ def test_results_say_which_plug_in_measured_them(run: dict[str, Any]) -> None:
     assert overlap["value"] == pytest.approx(0.866, abs=0.05)
 
 
+def test_a_metric_of_a_plug_in_is_judged_like_any_other(run: dict[str, Any]) -> None:
+    (found,) = [one for one in run["worth"]["results"] if one["metric"] == "informedness"]
+    assert found["by"] == "acme_monitors 1.2"
+    # Half of the baseline's predictions are 1 and a fifth of its labels are turned over: 0.8 + 0.8 - 1 = 0.6. On the
+    # day nearly all are 1, so nearly all negatives are called positive: recall 1, specificity near 0.
+    assert found["baseline_value"] == pytest.approx(0.6, abs=0.05)
+    assert found["value"] == pytest.approx(0.0, abs=0.05)
+    assert found["verdict"] == "violated"
+
+
 def test_the_pages_show_what_a_plug_in_found(client: TestClient, run: dict[str, Any]) -> None:
     page = client.get("/models/m/results.json?range=all").json()
     assert page["monitors"] == ["caps"]
@@ -141,14 +158,15 @@ def test_the_common_battery_runs_from_installed_packages(installed: Path, wheel:
     site = tmp_path / "site"
     zipfile.ZipFile(wheel).extractall(site)
     shutil.copy(ACME / "battery.py", tmp_path / "test_battery.py")
-    passed(tmp_path, [tmp_path / "test_battery.py"], site, installed, at_least=12)
+    passed(tmp_path, [tmp_path / "test_battery.py"], site, installed, at_least=15)
 
 
 @pytest.mark.long
-def test_a_statistic_and_a_kind_are_one_file_each_in_the_tree(tmp_path: Path) -> None:
+def test_a_statistic_a_metric_and_a_kind_are_one_file_each_in_the_tree(tmp_path: Path) -> None:
     for name in ("service", "monitors", "explainers", "dashboards", "migrations", "tests"):
         shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(ACME / "acme_monitors" / "overlap.py", tmp_path / "monitors" / "statistics")
+    shutil.copy(ACME / "acme_monitors" / "informedness.py", tmp_path / "monitors" / "metrics")
     shutil.copy(ACME / "acme_monitors" / "ceilings.py", tmp_path / "monitors" / "kinds")
     code = """
 import json, pathlib, sys
@@ -157,7 +175,10 @@ with opened(pathlib.Path(sys.argv[1])) as client:
     kinds, metrics = (client.get(f"/v1/catalog/{name}").json()["items"] for name in ("monitors", "metrics"))
     client.post("/v1/models", json={"name": "m", "task": "binary"})
     made = client.post("/v1/models/m/monitors", json={"name": "caps", "kind": "ceilings"})
-    print(json.dumps([[i["name"] for i in kinds], [i["name"] for i in metrics], made.status_code, made.json()]))
+    asked = {"name": "worth", "kind": "performance", "parameters": {"metrics": ["informedness"]}}
+    worth = client.post("/v1/models/m/monitors", json=asked).status_code
+    names = [[i["name"] for i in found] for found in (kinds, metrics)]
+    print(json.dumps([*names, made.status_code, made.json(), worth]))
 """
     done = subprocess.run(
         [sys.executable, "-c", code, tmp_path / "data"],
@@ -167,12 +188,15 @@ with opened(pathlib.Path(sys.argv[1])) as client:
         text=True,
         check=True,
     )
-    kinds, metrics, status, made = json.loads(done.stdout.splitlines()[-1])
+    kinds, metrics, status, made, worth = json.loads(done.stdout.splitlines()[-1])
     assert "ceilings" in kinds
-    assert "overlap" in metrics
+    assert {"overlap", "informedness"} <= set(metrics)
+    assert worth == 201
     assert (status, made["parameters"]) == (201, {"least": 0.01})
-    batteries = [tmp_path / "tests" / "monitors" / name for name in ("test_statistics.py", "test_kinds.py")]
-    passed(tmp_path, [*batteries, "-k", "overlap or ceilings"], tmp_path, at_least=12)
+    batteries = [
+        tmp_path / "tests" / "monitors" / name for name in ("test_statistics.py", "test_metrics.py", "test_kinds.py")
+    ]
+    passed(tmp_path, [*batteries, "-k", "overlap or informedness or ceilings"], tmp_path, at_least=16)
 
 
 def passed(folder: Path, arguments: list[Any], *path: Path, at_least: int) -> None:
