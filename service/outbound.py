@@ -4,6 +4,8 @@ import socket
 import ssl
 import time
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from pathlib import Path
@@ -50,9 +52,12 @@ class TooSlow(httpcore2.ReadTimeout):
     """The whole exchange took longer than it may."""
 
 
+_system = socket.getaddrinfo
+
+
 def resolved(host: str, port: int) -> list[str]:
     """Return every address the system's resolver knows for a host."""
-    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    found = _system(host, port, type=socket.SOCK_STREAM)
     return list(dict.fromkeys(str(entry[4][0]) for entry in found))
 
 
@@ -209,6 +214,22 @@ class Guard:
                 self._hosts.add(entry.lower().rstrip("."))
         self._tls = trusting(settings.ca_bundle)
 
+    @contextmanager
+    def resolving(self) -> Iterator[list[str]]:
+        """Resolve for this thread, as long as the block lasts, whatever a library that connects by itself looks up.
+
+        Such a library is given addresses that were checked, and no others: it connects to one of them, whatever a
+        resolver would say a second later. Yields the list of what was refused.
+        """
+        if socket.getaddrinfo is not _looked_up:
+            socket.getaddrinfo = _looked_up  # looks up as ever where no guard resolves
+        refused: list[str] = []
+        token = _resolver.set((self, refused))
+        try:
+            yield refused
+        finally:
+            _resolver.reset(token)
+
     @property
     def proxied(self) -> bool:
         """Whether calls go through a proxy."""
@@ -297,3 +318,21 @@ class Guard:
             except (OSError, UnicodeError):
                 return False
         return bool(addresses) and all(self._is_inside_allowed(address) for address in addresses)
+
+
+_resolver: ContextVar[tuple[Guard, list[str]] | None] = ContextVar("resolver", default=None)
+
+
+def _looked_up(host: Any, port: Any, *arguments: Any, **named: Any) -> Any:
+    """Look a name up as `socket.getaddrinfo` does; where a guard resolves, what it lets pass alone."""
+    held = _resolver.get()
+    if held is None:
+        return _system(host, port, *arguments, **named)
+    guard, refused = held
+    name = host.decode("ascii") if isinstance(host, bytes) else str(host)
+    try:
+        addresses = guard.addresses(name, int(port))
+    except AddressNotAllowed as refusal:
+        refused.append(refusal.detail)
+        raise socket.gaierror(socket.EAI_NONAME, refusal.detail) from None
+    return [entry for address in addresses for entry in _system(address, port, *arguments, **named)]

@@ -18,9 +18,8 @@ MAIL_PORT, WEB_PORT = 587, 443
 class Notification(WebhookKind):
     """A line for people by e-mail or chat, through apprise.
 
-    Apprise makes its connections itself. Its schemas are restricted to those listed, redirects are off, and every
-    address of the host is checked just before each call; unlike with the other kinds, the connection is not tied to the
-    address that was checked. ``mailto`` and ``mailtos`` name the mail server in the address.
+    Apprise makes its connections itself, to addresses that the guard has looked up and checked for it. Its schemas are
+    restricted to those listed, and redirects are off. ``mailto`` and ``mailtos`` name the mail server in the address.
     """
 
     name: ClassVar[str] = "notify"
@@ -59,9 +58,12 @@ class Notification(WebhookKind):
         severity = owed.data.get("severity")
         kinds = {"critical": NotifyType.FAILURE, "warning": NotifyType.WARNING}
         body = owed.sentence + (f"\n{owed.link}" if owed.link else "")
-        sent = plugin.notify(
-            body=body, title=f"Plumbline: {owed.event}", notify_type=kinds.get(str(severity), NotifyType.INFO)
-        )
+        with guard.resolving() as refused:
+            sent = plugin.notify(
+                body=body, title=f"Plumbline: {owed.event}", notify_type=kinds.get(str(severity), NotifyType.INFO)
+            )
+        if refused:
+            return Answer(error=f"address_not_allowed: {refused[0]}")
         return Answer(status=200, text="apprise sent it") if sent else Answer(error="apprise could not send it")
 
 

@@ -362,6 +362,27 @@ def test_a_letter_is_sent_to_a_mail_server_that_is_allowed_and_to_no_other() -> 
         assert connections == []
 
 
+def test_apprise_connects_to_the_address_that_was_checked_whatever_a_resolver_says_later() -> None:
+    kind = discovery.kinds()["notify"]
+    with Mail.listening() as mail:
+        url = f"mailto://mail.test:{mail.port}?to=ann@example.com&from=plumbline@example.com&mode=insecure"
+        # a name that no resolver of this machine has: the guard's own answer is what is connected to
+        assert kind.deliver(owed(url), Guard(settings(outbound_allow=("mail.test",)), lambda *_: ["127.0.0.1"])).arrived
+        assert len(mail.letters) == 1
+        for looks in (1, 2):  # outside so many times; the second or third look is the one that is connected to
+            asked: list[str] = []
+
+            def rebound(host: str, port: int, looks: int = looks, asked: list[str] = asked) -> list[str]:
+                asked.append(f"{host}:{port}")
+                return ["127.0.0.1" if len(asked) > looks else "93.184.216.34"]
+
+            with watched_connections() as connections:
+                answer = kind.deliver(owed(url), Guard(settings(outbound_allow=()), rebound))
+            assert answer.error.startswith("address_not_allowed: mail.test is at 127.0.0.1")
+            assert (len(asked), connections) == (looks + 1, [])
+        assert len(mail.letters) == 1
+
+
 @pytest.mark.parametrize(
     "schema", ["json", "xml", "form", "apprise", "jsons", "dbus", "syslog", "file", "smtp", "ntfy"]
 )
