@@ -79,10 +79,15 @@ def backup(settings: Settings, target: Path, clock: Clock, *, verify: bool = Fal
     with _opened(target / DATABASE) as database:
         _leave_out_who_is_there(database)
         with database.reading() as session:
-            named = named_files(session)
+            named = named_files(session, clock.now())
             rows = sum(_count(session.connection(), table) for table in Base.metadata.sorted_tables)
             step = schema.current(session.connection())
     lake, files, missing = settings.lake, {}, []
+    for path in list(named):  # protected attributes, row samples: what stands beside a file that a row names
+        beside = (lake / path).parent.glob(f"{Path(path).name.partition('.')[0]}.*")
+        for name in (other.relative_to(lake).as_posix() for other in beside):
+            if not name.endswith(".tmp"):
+                named.setdefault(name, None)
     for path, checksum in sorted(named.items()):
         try:
             digest, size = _copied(lake / path, target / FILES / path)

@@ -78,6 +78,8 @@ class Database:
     def __init__(self, url: str) -> None:
         self.url = url
         self.is_sqlite = url.startswith("sqlite")
+        self.host_lock: int | None = None
+        """The open file by which this process holds an SQLite database for its host: see `service.lake.host`."""
         self.engine = self._engine(url)
         write_engine = self.engine.execution_options(plumbline_write=True)
         self._reading = sessionmaker(self.engine, expire_on_commit=False, autoflush=False)

@@ -24,6 +24,7 @@ from service.clock import Clock
 from service.database import Database
 from service.lake import Lake, reader
 from service.lake.columns import MOMENT, shaped
+from service.lake.files import training_file
 from service.lake.lease import take
 from service.problems import Unavailable
 from service.retraining import Policy
@@ -72,7 +73,7 @@ class Count:
 
 def path_of(row: RetrainingRow) -> str:
     """Return where the file of a retraining is, relative to the lake."""
-    return f"training/{row.uid}.parquet"
+    return training_file(row.uid)
 
 
 def prepared(database: Database, lake: Lake, clock: Clock, uid: str) -> dict[str, Any]:

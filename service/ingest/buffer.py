@@ -1,10 +1,13 @@
 """Acknowledged records that are not sealed: small batches lie in the database, large ones in files that its rows name.
 
 A database writes what it is given twice, page by page, and a table of blobs page after page again when they go. A file
-is written once and mapped when it is sealed: for ten thousand records an eighth of the processor time.
+is written once and mapped when it is sealed: for ten thousand records an eighth of the processor time. Behind each
+batch stands its checksum, so that bytes that turned on the disk are never sealed as other numbers.
 """
 
 import os
+import struct
+import zlib
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -19,6 +22,8 @@ FOLDER = "buffer"
 """Beside the segments: whoever may seal a batch, on whatever host, can read it."""
 LARGE = 2**17
 """From so many bytes on a batch goes into a file."""
+_SUM = struct.Struct("<4sI")
+_MARK = b"crc1"
 _LZ4 = pa.ipc.IpcWriteOptions(compression="lz4")
 
 
@@ -66,7 +71,9 @@ class Buffer:
                     start = file.tell()
                     with pa.ipc.new_stream(file, table.schema) as stream:
                         stream.write_table(table)
-                    places.append(Place(name, start, file.tell() - start))
+                    size = file.tell() - start
+                    places.append(Place(name, start, size))
+                    file.write(_SUM.pack(_MARK, _checksum(path, start, size)))
                     file.write(bytes(-file.tell() % 64))  # numbers lie aligned when the file is mapped
             _sync(path)
             _sync(path.parent)
@@ -82,14 +89,26 @@ class Buffer:
                 return pa.ipc.open_stream(payload).read_all()
             source = pa.memory_map(str(self.lake / file))
             source.seek(start)
-            return pa.ipc.open_stream(source).read_all()
-        except (OSError, pa.ArrowInvalid) as error:
+            table = pa.ipc.open_stream(source).read_all()
+            size = source.tell() - start
+            source.seek(start)
+            if _SUM.pack(_MARK, zlib.crc32(source.read_buffer(size))) != source.read(_SUM.size):
+                raise BatchDamaged(f"{file}: it does not hold what was written")
+            return table
+        except (OSError, pa.ArrowException) as error:
             raise BatchDamaged(f"{file or 'a batch'}: {error}") from error
 
     def discard(self, file: str) -> None:
         """Remove a file that no row was ever committed for."""
         with suppress(OSError):  # a later sweep has another try
             (self.lake / file).unlink()
+
+
+def _checksum(path: Path, start: int, size: int) -> int:
+    """Return the CRC-32 of a part of a file that has just been written: it is read from memory."""
+    with pa.memory_map(str(path)) as source:
+        source.seek(start)
+        return zlib.crc32(source.read_buffer(size))
 
 
 def _sync(path: Path) -> None:

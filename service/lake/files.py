@@ -5,6 +5,7 @@ import os
 import uuid
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from datetime import datetime
 from hashlib import blake2b, file_digest
 from pathlib import Path
 from threading import Lock
@@ -18,7 +19,7 @@ from sqlalchemy.orm import Session
 from service.database import Database
 from service.ingest.buffer import FOLDER
 from service.problems import Problem, StorageFull, Unavailable
-from service.tables import Base, PropertyRow
+from service.tables import Base, PropertyRow, RetrainingRow
 
 ROW_GROUP = 65_536
 """Rows that are decoded together: a day of a long segment is read without the rest."""
@@ -91,15 +92,24 @@ def is_text(kind: pa.DataType) -> bool:
     return bool(pa.types.is_string(plain) or pa.types.is_large_string(plain))
 
 
-def named_files(session: Session) -> dict[str, str | None]:
-    """Return every file of the lake that a row of any table names, with its checksum where the row has one."""
+def named_files(session: Session, now: datetime) -> dict[str, str | None]:
+    """Return every file of the lake that a row of any table names, with its checksum where the row has one.
+
+    The rows that a retraining was given are among them for as long as a link to them is valid, see `training_file`.
+    """
     found: dict[str, str | None] = {}
     for table in Base.metadata.sorted_tables:
         for name in FILE_COLUMNS & set(table.c.keys()):
             checksum = table.c.checksum if "checksum" in table.c else null()
             rows = session.execute(select(table.c[name], checksum).where(table.c[name].is_not(None)).distinct())
             found.update((str(path), said) for path, said in rows)
-    return found
+    given = session.scalars(select(RetrainingRow.uid).where(RetrainingRow.training_until > now))
+    return found | {training_file(uid): None for uid in given}
+
+
+def training_file(uid: str) -> str:
+    """Return where the rows are that a retraining is given, relative to the lake."""
+    return f"training/{uid}.parquet"
 
 
 class Lake:

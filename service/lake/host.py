@@ -1,7 +1,10 @@
-"""One host for SQLite: a heartbeat in the database by which a second host is noticed and refused."""
+"""One host for SQLite: a lock beside the database and a heartbeat in it, by which a second host is refused."""
 
+import fcntl
+import os
 import socket
 import time
+from pathlib import Path
 
 from service.database import EPOCH, Database
 from service.lake.lease import boot
@@ -18,6 +21,43 @@ class OtherHost(Unavailable):
     """An SQLite file serves the processes of one host: its locks and its shared memory do not reach another."""
 
     title = "Another host works on this database"
+
+
+def _lock(database: Database) -> None:
+    """Hold a lock beside the file, shared by the processes of this host; `OtherHost` where another host holds it.
+
+    It ends with its process, and a host that is frozen or cut off keeps it. File systems that know no locks, or none
+    that reach another host, leave the heartbeat to tell.
+    """
+    file = database.engine.url.database
+    if database.host_lock is not None or not file or file == ":memory:":
+        return
+    try:
+        handle = os.open(Path(f"{file}.host"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError:
+        return
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        name, _, run = os.pread(handle, 256, 0).decode(errors="replace").strip().rpartition(" ")
+        if run and run != boot():
+            os.close(handle)
+            raise OtherHost(_refusal(name)) from None
+    except OSError:
+        os.close(handle)
+        return
+    else:
+        os.truncate(handle, 0)
+        os.pwrite(handle, f"{socket.gethostname()[:64]} {boot()}".encode(), 0)
+    fcntl.flock(handle, fcntl.LOCK_SH)  # another process of this host has all of it for a moment at most
+    database.host_lock = handle
+
+
+def _refusal(name: str) -> str:
+    return (
+        f"the SQLite database belongs to host {name}, which works on it now; one host may: "
+        "stop the service there, or set PLUMBLINE_DATABASE_URL to a PostgreSQL database for several hosts"
+    )
 
 
 def beat(database: Database, over: tuple[str, int] | None = None) -> tuple[str, int] | None:
@@ -43,20 +83,23 @@ def hold(database: Database, patience: float = PATIENCE) -> None:
 
     It is listened for, not compared with a clock: two hosts need not agree about the time.
     """
-    if not database.is_sqlite or (other := beat(database)) is None:
+    if not database.is_sqlite:
+        return
+    _lock(database)
+    if (other := beat(database)) is None:
         return
     time.sleep(patience)
     if (still := beat(database, other)) is not None:
-        raise OtherHost(
-            f"the SQLite database belongs to host {still[0].partition(' ')[0]}, which works on it now; one host may: "
-            "stop the service there, or set PLUMBLINE_DATABASE_URL to a PostgreSQL database for several hosts"
-        )
+        raise OtherHost(_refusal(still[0].partition(" ")[0]))
 
 
 def let_go(database: Database) -> None:
     """Let another host begin without listening first."""
     if not database.is_sqlite:
         return
+    if database.host_lock is not None:
+        os.close(database.host_lock)
+        database.host_lock = None
     with database.writing() as session:
         row = session.get(LeaseRow, NAME)
         if row is not None and row.owner.rpartition(" ")[2] == boot():

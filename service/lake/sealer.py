@@ -38,7 +38,6 @@ from service.tables import (
     ModelRow,
     PendingTruthRow,
     ReplayRow,
-    RetrainingRow,
     SegmentRow,
     VersionRow,
 )
@@ -909,9 +908,7 @@ class Sealer:
     def sweep(self) -> int:
         """Remove files that no row has named for a day; return how many."""
         with self.database.reading() as session:
-            known = set(named_files(session))
-            given = select(RetrainingRow.uid).where(RetrainingRow.training_until > self.clock.now())
-            known |= {f"training/{uid}.parquet" for uid in session.scalars(given)}
+            known = set(named_files(session, self.clock.now()))
         return self.lake.sweep(known)
 
 

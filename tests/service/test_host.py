@@ -52,6 +52,31 @@ def test_a_second_host_on_sqlite_is_refused_with_what_to_do(database: Database) 
         thread.join()
 
 
+def test_a_lock_beside_the_file_refuses_a_second_host_at_once_even_while_the_first_is_frozen(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = str(database.engine.url.database)
+    host.hold(database)
+    there = Database(f"sqlite:///{path}")
+    host.hold(there)  # another process of the same host
+    monkeypatch.setattr(host, "boot", lambda: OTHER.partition(" ")[2])
+    began = time.monotonic()
+    second = Database(f"sqlite:///{path}")
+    with pytest.raises(host.OtherHost, match=f"belongs to host {socket.gethostname()[:64]}"):
+        host.hold(second, patience=30.0)
+    assert time.monotonic() - began < 5.0
+    monkeypatch.undo()
+    host.let_go(database)
+    monkeypatch.setattr(host, "boot", lambda: OTHER.partition(" ")[2])
+    with pytest.raises(host.OtherHost):  # the other process of the first host is still there
+        host.hold(second, patience=30.0)
+    monkeypatch.undo()
+    host.let_go(there)
+    monkeypatch.setattr(host, "boot", lambda: OTHER.partition(" ")[2])
+    host.hold(second, patience=30.0)
+    assert second.host_lock is not None
+
+
 def test_a_host_that_is_no_more_is_followed(database: Database) -> None:
     elsewhere(database, 7)
     host.hold(database, patience=0.2)

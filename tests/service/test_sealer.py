@@ -18,6 +18,7 @@ import pytest
 from sqlalchemy import func, select
 
 from service.database import from_microseconds
+from service.ingest.buffer import BatchDamaged, Buffer
 from service.ingest.hashing import hash_ids, hash_key
 from service.lake import Sealer, lease, reader
 from service.problems import Unavailable
@@ -143,6 +144,37 @@ def test_a_missing_file_of_the_buffer_holds_up_no_other_and_is_told(tmp_path: Pa
         (notice,) = session.scalars(select(NoticeRow))
     assert notice.sentence.startswith("1 records (predictions) that came by")
     assert "buffer/" in notice.sentence
+
+
+def test_a_flipped_byte_in_a_file_of_the_buffer_sets_that_batch_aside_and_the_others_are_sealed(tmp_path: Path) -> None:
+    shop = Shop(tmp_path)
+    tables = []
+    for name in "ab":
+        ids = pa.array([f"{name}{number}" for number in range(200)])
+        hashes = pa.array(hash_ids(ids, hash_key(SECRET)))
+        moments = pa.array([START] * 200, MOMENT)
+        columns = {"prediction_id": ids, "id_hash": hashes, "timestamp": moments, "received_at": moments}
+        tables.append(pa.table(columns | {"version": ["a"] * 200, "features.age": np.arange(200.0)}))
+    file = shop.lake.path(shop.put_file("predictions", tables, START))
+    with shop.database.reading() as session:
+        _first, second = session.scalars(select(IngestBatchRow.start).order_by(IngestBatchRow.start))
+    whole, buffer, random = file.read_bytes(), Buffer(shop.lake.root), np.random.default_rng(4)
+    with shop.database.reading() as session:
+        size = session.scalars(select(IngestBatchRow.size).where(IngestBatchRow.start == second)).one()
+    for place in [*random.integers(second, second + size, 100).tolist(), second + size - 1]:
+        file.write_bytes(whole[:place] + bytes([whole[place] ^ 0x10]) + whole[place + 1 :])
+        with pytest.raises(BatchDamaged):
+            buffer.rows(b"", f"buffer/{file.name}", second)
+    while shop.seal():
+        pass
+    shop.seal()
+    assert {row["prediction_id"] for row in sealed(shop)} == {f"a{number}" for number in range(200)}
+    with shop.database.reading() as session:
+        assert session.scalar(select(func.count()).select_from(IngestBatchRow)) == 0
+        (notice,) = session.scalars(select(NoticeRow))
+    assert "200 records (predictions)" in notice.sentence
+    assert f"are lost: buffer/{file.name}" in notice.sentence
+    assert [path.name for path in (shop.lake.root / "quarantine").iterdir()] == [f"buffer-{file.name}"]
 
 
 def test_an_id_counts_once_per_version_the_first_committed(tmp_path: Path) -> None:
