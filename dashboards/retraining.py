@@ -34,9 +34,13 @@ class Contest:
     champion: float
     challenger: float
     difference: float
-    lower: float
-    upper: float
+    lower: float | None
+    upper: float | None
+    less_is_better: bool | None
+    """None: what is nearer to where it should be."""
+    decides: bool
     better: bool
+    worse: bool
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -501,6 +501,35 @@ class Explanations:
         }
         return self._keep(material, "dependence", fingerprint, told, keep=False)
 
+    # --- predictions --------------------------------------------------------------------------------------------------
+
+    def predicted(
+        self, material: Material, rows: pa.Table, check: Callable[[], None] = lambda: None
+    ) -> dict[str, pa.Array]:
+        """Return what a version's artifact or endpoint predicts of the lake's rows, in the lake's columns.
+
+        ``prediction``, and ``score`` or ``scores.<class>``; a chance reaches a class as the model's threshold says.
+        """
+        model = material.model
+        if model.task == "multilabel":
+            raise Unprocessable("a model of several labels is not asked for predictions; post them")
+        found, tables = self._work("explanations.predict", material, {}, features_of(rows, material.types), None, check)
+        told = {name: np.asarray(tables["predictions"][name].to_numpy()) for name in tables["predictions"].column_names}
+        if model.task == "regression":
+            (values,) = told.values()
+            return {"prediction": pa.array(values, from_pandas=True)}
+        names = list(told)
+        if len(names) > 1:
+            places = np.argmax(np.column_stack(list(told.values())), axis=1)
+            scores = {f"scores.{name}": pa.array(told[name], from_pandas=True) for name in names}
+            return {"prediction": pa.array([names[place] for place in places]), **scores}
+        (named,), other = names, str(found["other"])
+        positive = model.positive_class or max(named, other)
+        chance = told[named] if named == positive else 1 - told[named]
+        negative = other if named == positive else named
+        said = np.where(chance >= model.decision_threshold, positive, negative)
+        return {"prediction": pa.array(said.tolist()), "score": pa.array(chance, from_pandas=True)}
+
     # --- for monitors -------------------------------------------------------------------------------------------------
 
     def with_attributions(

@@ -203,7 +203,6 @@ class Scheduler:
                 log.exception("model's windows could not be run", model=model_id)
         self._remind()
         self._expire()
-        self._judge()
         return done
 
     def _work(self) -> int:
@@ -219,6 +218,8 @@ class Scheduler:
                 done += self.work_model(model_id)
             except Exception:  # one model's trouble is not the others'
                 log.exception("what was asked for could not be run", model=model_id)
+        if not self._stopping.is_set():
+            candidates.judge_due(self._assembly.explanations, self._assembly.sealer)
         return done
 
     def work_model(self, model_id: int, limit: int = RUNS_PER_TICK) -> int:
@@ -259,13 +260,6 @@ class Scheduler:
                 return
         with self._assembly.database.writing() as session:
             retraining.expire(session, self._assembly.settings, self._assembly.clock.now())
-
-    def _judge(self) -> None:
-        parts = self._assembly
-        try:
-            candidates.judge_due(parts.database, parts.lake, parts.sealer, parts.clock, parts.settings)
-        except Problem as problem:  # a damaged file, a seal under way: the next tick tries again
-            log.warning("candidates could not be compared", reason=problem.detail)
 
     def _tell(self) -> None:
         """Owe the calls that notices cause, once each."""

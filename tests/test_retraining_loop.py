@@ -156,9 +156,9 @@ def loop(service: Service, client: httpx2.Client, folder: Path, port: int) -> No
         comparison = asked["comparison"]
         assert comparison["measured"]
         assert not comparison["seen_in_training"]
-        deciding = comparison["metrics"][0]
-        assert deciding["metric"] == "log_loss"
-        assert deciding["interval"][1] < 0
+        deciding = {one["metric"]: one["interval"] for one in comparison["metrics"] if one["decides"]}
+        assert set(deciding) == {"accuracy", "f1", "roc_auc"}
+        assert min(low for low, _high in deciding.values()) > 0
         assert comparison["better"]
         version = asked["candidate"]
         model = skops.io.load(models / f"{version}.skops", trusted=trusted(models / f"{version}.skops"))

@@ -2,6 +2,7 @@
 
 from typing import Annotated, Any, Literal
 
+from anyio.to_thread import run_sync
 from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import FileResponse
 from pydantic import AfterValidator, ConfigDict, Field, StringConstraints
@@ -26,6 +27,7 @@ from service.api.depends import (
     moment,
     page_of,
 )
+from service.api.jobs import Progress, answer, jobs_of
 from service.api.problems import refused
 from service.assembly import Assembly
 from service.problems import Conflict, Fault, NotFound, Unprocessable
@@ -346,15 +348,29 @@ def rollback(retraining: str, parts: Parts, principal: Operator, body: DecisionB
 
 
 @router.post("/retrainings/{retraining}/compare", operation_id="retrainings_compare", summary="Compare again")
-def compare(retraining: str, parts: Parts, principal: Operator) -> dict[str, Any]:
-    """Compare the candidate with the version it would replace on what has come by now; promotes as the policy says."""
+async def compare(retraining: str, request: Request, parts: Parts, principal: Operator) -> Response:
+    """Compare the candidate with the version it would replace on what has come by now; promotes as the policy says.
+
+    What the candidate says of the rows comes from its artifact or endpoint, else from rows posted under its version.
+    """
+    model_id, uid = await run_sync(lambda: _with_candidate(parts, principal, retraining))
+
+    def work(progress: Progress) -> dict[str, Any]:
+        progress.check()
+        candidates.judge(parts.explanations, parts.sealer, uid)
+        with parts.database.reading() as session:
+            return document_of(session, retraining_of(session, principal, uid))
+
+    job = await run_sync(lambda: jobs_of(request.app).start("comparison", model_id, {"retraining": uid}, work))
+    return await answer(request, job, 200)
+
+
+def _with_candidate(parts: Assembly, principal: Principal, uid: str) -> tuple[int, str]:
     with parts.database.reading() as session:
-        row = retraining_of(session, principal, retraining)
+        row = retraining_of(session, principal, uid)
         if row.state != "succeeded" or row.candidate_id is None:
             raise Conflict("only a retraining that succeeded and named its version has a candidate")
-    candidates.judge(parts.database, parts.lake, parts.sealer, parts.clock, parts.settings, row.uid)
-    with parts.database.reading() as session:
-        return document_of(session, retraining_of(session, principal, retraining))
+        return row.model_id, row.uid
 
 
 @router.get(
@@ -420,13 +436,15 @@ def training_data(retraining: str, request: Request, parts: Parts, token: Token 
 def status(retraining: str, body: StatusBody, parts: Parts, token: Token = "") -> dict[str, Any]:
     """Take what the receiver reports: accepted, running, succeeded or failed. The same again is 200, no way is 409.
 
-    Needs no key: the link's token lets in. A version that is named is registered before.
+    Needs no key: the link's token lets in. A version that is named is registered before; where it has an artifact or
+    an endpoint it is compared a moment later, else at once with the rows posted under it.
     """
     uid = _by_link(parts, CALLBACK, retraining, token).uid
     until = None if body.trained_until is None else parse_time(body.trained_until, "/trained_until")
     with parts.database.writing() as session:
         row = session.scalars(select(RetrainingRow).where(RetrainingRow.uid == uid).with_for_update()).one()
         changed = _report(session, parts, row, body, until)
+        at_once = changed and body.state == "succeeded" and not candidates.is_scored(session, row)
         model_id = row.model_id
         if changed:
             session.add(
@@ -439,8 +457,8 @@ def status(retraining: str, body: StatusBody, parts: Parts, token: Token = "") -
                     detail={"version": body.version, "detail": body.detail},
                 )
             )
-    if changed and body.state == "succeeded" and body.version is not None:
-        candidates.judge(parts.database, parts.lake, parts.sealer, parts.clock, parts.settings, uid)
+    if at_once:
+        candidates.judge(parts.explanations, parts.sealer, uid)
     with parts.database.reading() as session:
         row = session.scalars(select(RetrainingRow).where(RetrainingRow.uid == uid)).one()
         return {"id": uid, "state": row.state, "changed": changed, "comparison": row.comparison}

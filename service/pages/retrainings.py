@@ -94,7 +94,9 @@ def _rules(policy: Mapping[str, Any]) -> tuple[Rule, ...]:
         Rule(name="Approval", words="by hand" if policy["approval"] == "manual" else "none is needed"),
         Rule(
             name="Promotion",
-            words="by hand" if policy["promote"] == "manual" else "where the whole interval says that it is better",
+            words="by hand"
+            if policy["promote"] == "manual"
+            else "where a figure that decides is better by its whole interval and none is worse",
         ),
         Rule(name="Deadline", words=f"{policy['deadline']} without a report"),
         Rule(name="Rows", words=given),
@@ -120,18 +122,7 @@ def _attempt(visit: Visit, at: ModelVisit, row: RetrainingRow) -> Attempt:
         training=_training(row.training),
         candidate=candidate,
         verdict=_verdict(comparison),
-        contests=tuple(
-            Contest(
-                metric=str(one["metric"]),
-                champion=one["champion"],
-                challenger=one["challenger"],
-                difference=one["difference"],
-                lower=one["interval"][0],
-                upper=one["interval"][1],
-                better=bool(one["better"]),
-            )
-            for one in comparison.get("metrics", ())
-        ),
+        contests=tuple(_contest(one) for one in comparison.get("metrics", ()) if "class" not in one),
         promoted_at=row.promoted_at,
         promoted_by=row.promoted_by,
         rolled_back_at=row.rolled_back_at,
@@ -140,6 +131,23 @@ def _attempt(visit: Visit, at: ModelVisit, row: RetrainingRow) -> Attempt:
             for line in row.log
         ),
         actions=_actions(visit, at, row),
+    )
+
+
+def _contest(one: Mapping[str, Any]) -> Contest:
+    lower, upper = one["interval"] or (None, None)
+    direction = one["direction"]
+    return Contest(
+        metric=str(one["metric"]),
+        champion=one["champion"],
+        challenger=one["challenger"],
+        difference=one["difference"],
+        lower=lower,
+        upper=upper,
+        less_is_better=direction == "higher_is_worse" if direction.endswith("_is_worse") else None,
+        decides=bool(one.get("decides", True)),
+        better=bool(one["better"]),
+        worse=bool(one.get("worse", False)),
     )
 
 
@@ -163,7 +171,10 @@ def _verdict(comparison: Mapping[str, Any]) -> str:
         return "It has not been compared yet."
     if not comparison["measured"]:
         return f"Not measured: {comparison['reason']}."
-    on = f"on {formats.plural(comparison['rows'], 'labelled row')} that both predicted"
+    by = {"artifact": "the candidate's file", "endpoint": "the candidate's endpoint"}.get(
+        comparison.get("predicted_by", "posted"), "both versions' posted predictions"
+    )
+    on = f"on {formats.plural(comparison['rows'], 'labelled row')}, by {by}"
     if comparison["seen_in_training"]:
         return f"Compared {on}, from which it may have learnt: that decides nothing."
     return f"It is {'better' if comparison['better'] else 'not shown to be better'} {on}."

@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from explainers import discovery, loading
 from explainers.binding import arranged, bind
-from explainers.contract import Bound, Manifest, NotAdditiveError, Refusal
+from explainers.contract import Bound, Manifest, NotAdditiveError, Refusal, Scale
 from explainers.dependence import partial_dependence
 from explainers.explanation import background_of, explain, of_class, scale_of
 from explainers.served import served
@@ -105,6 +105,19 @@ def depend(request: Request) -> Answer:
     if asked.get("each"):
         document["each"] = np.moveaxis(found.each, 2, 0).tolist()
     return document, {}
+
+
+def predict(request: Request) -> Answer:
+    """Predict the rows, as chances where the model tells any: a column for each output."""
+    try:
+        bound = _bound(request)
+        scales = [scale for scale in (Scale.PROBABILITY, Scale.VALUE) if scale in bound.model.scales]
+        if not scales:
+            raise Refusal("the model tells neither chances nor values, so its predictions cannot be made of it")
+        values = bound.predict(arranged(bound, _frame(request.tables["rows"])), scales[0])
+    except Refusal as refusal:
+        raise TaskRefused(str(refusal)) from None
+    return {"other": bound.model.other}, {"predictions": _table(bound.model.outputs, np.asarray(values, np.float64))}
 
 
 def _bound(request: Request) -> Bound:

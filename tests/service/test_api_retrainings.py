@@ -1,17 +1,23 @@
 """Retraining over HTTP: the policy, links that let in by themselves, rows without what is protected, reports."""
 
 import io
+import json
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
+import lightgbm
 import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
+from pytest_httpserver import HTTPServer
 from sqlalchemy import select
 from starlette.testclient import TestClient
+from werkzeug import Request, Response
 
+from service import backup
 from service.access import Scope, link_token
 from service.assembly import Assembly
 from service.tables import AlertRow, ModelRow, RetrainingRow, VersionRow
@@ -169,7 +175,9 @@ def test_a_policy_that_makes_no_sense_is_refused_with_its_place(
 # --- rows -------------------------------------------------------------------------------------------------------------
 
 
-def test_rows_come_with_a_manifest_and_without_what_is_protected_or_left_out(client: TestClient) -> None:
+def test_rows_come_with_a_manifest_and_without_what_is_protected_or_left_out(
+    client: TestClient, tmp_path: Path
+) -> None:
     uid = asked(client, "rows")
     path, params = f"/v1/retrainings/{uid}/training-data", {"token": token(client, TRAINING_DATA, uid)}
     bare = {"Authorization": ""}
@@ -197,6 +205,11 @@ def test_rows_come_with_a_manifest_and_without_what_is_protected_or_left_out(cli
     assert not gap.any()
     again = client.get(path, params=params, headers=bare)
     assert again.content == answer.content
+    # the link goes on after a restore: the file is in a backup as long as the link is valid
+    parts = parts_of(client)
+    backup.backup(parts.settings, tmp_path / "backup", parts.clock)
+    kept = tmp_path / "backup" / "lake" / "training" / f"{uid}.parquet"
+    assert kept.read_bytes() == answer.content
 
 
 def test_a_link_lets_in_to_its_own_object_and_method_for_its_time(client: TestClient) -> None:
@@ -234,12 +247,12 @@ def test_a_link_is_renewed_by_whoever_may_read_rows(client: TestClient) -> None:
 # --- reports ----------------------------------------------------------------------------------------------------------
 
 
-def test_a_report_replayed_a_hundred_times_has_one_effect(client: TestClient) -> None:
+def test_a_report_replayed_a_thousand_times_has_one_effect(client: TestClient) -> None:
     uid = asked(client, "replayed")
     params, bare = {"token": token(client, CALLBACK, uid)}, {"Authorization": ""}
     answers = [
         client.post(f"/v1/retrainings/{uid}/status", params=params, json={"state": "running"}, headers=bare).json()
-        for _ in range(100)
+        for _ in range(1000)
     ]
     assert sum(answer["changed"] for answer in answers) == 1
     shown = client.get(f"/v1/retrainings/{uid}").json()
@@ -267,8 +280,11 @@ def test_a_candidate_is_compared_on_rows_it_has_not_seen_and_promoted_by_the_pol
     assert not found["seen_in_training"]
     assert found["rows"] == 2 * A_DAY - 30  # the last 30 have no label
     by_name = {one["metric"]: one for one in found["metrics"]}
-    assert set(by_name) == {"log_loss", "error_rate"}
-    assert by_name["error_rate"]["challenger"] < by_name["error_rate"]["champion"]
+    assert {name for name, one in by_name.items() if one["decides"]} == {"accuracy", "f1", "roc_auc"}
+    assert by_name["accuracy"]["challenger"] > by_name["accuracy"]["champion"]
+    assert by_name["accuracy"]["interval"][0] > 0
+    assert by_name["log_loss"]["interval"][1] < 0
+    assert found["predicted_by"] == "posted"
     assert found["better"]
     shown = client.get(f"/v1/retrainings/{uid}").json()
     assert (shown["candidate"], shown["promoted_by"]) == ("v2", "policy")
@@ -276,7 +292,7 @@ def test_a_candidate_is_compared_on_rows_it_has_not_seen_and_promoted_by_the_pol
     assert client.post(f"/v1/retrainings/{uid}/rollback").json()["rolled_back_at"]
     assert client.get("/v1/models/loans/versions/v1").json()["active"]
     # what was rolled back is not promoted by the policy again
-    assert client.post(f"/v1/retrainings/{uid}/compare").json()["comparison"]["better"]
+    assert client.post(f"/v1/retrainings/{uid}/compare", headers={"Prefer": "wait=60"}).json()["comparison"]["better"]
     assert client.get("/v1/models/loans/versions/v1").json()["active"]
 
 
@@ -292,6 +308,72 @@ def test_without_rows_of_the_candidate_nothing_is_measured_and_promotion_is_by_h
     assert client.post(f"/v1/retrainings/{uid}/promote").status_code == 200
     assert client.get("/v1/models/loans/versions/v3").json()["active"]
     assert client.post(f"/v1/retrainings/{uid}/rollback").status_code == 200
+
+
+def served(age: pd.Series) -> np.ndarray:
+    """Return the chances that a model would give that has learnt what `aged` rows follow."""
+    return np.asarray(1 / (1 + np.exp(-(age - 40) / 4)))
+
+
+def aged(first: int, days: int) -> pd.DataFrame:
+    """Return rows whose label follows the age, which the champion does not know."""
+    table = rows(days, first)
+    truth = np.random.default_rng(first + 200).random(len(table)) < served(table["features.age"])
+    return table.assign(ground_truth=truth.astype(int).astype(str))
+
+
+@pytest.mark.parametrize("way", ["artifact", "endpoint"])
+def test_a_candidate_is_asked_for_its_predictions_by_its_artifact_or_endpoint(
+    way: str, tmp_path: Path, httpserver: HTTPServer
+) -> None:
+    with opened(tmp_path, outbound_allow=("127.0.0.1",), outbound_http=True) as client:
+        body = {"name": "risk", "task": "binary", "classes": ["0", "1"], "positive_class": "1"}
+        client.post("/v1/models", json=body).raise_for_status()
+        known = {"name": "training", "version": "v1"}
+        content = parquet(aged(-20, 2).drop(columns=["version"]))
+        client.post("/v1/models/risk/baselines", params=known, content=content, headers=PARQUET).raise_for_status()
+        content = parquet(aged(0, 6))
+        client.post("/v1/models/risk/predictions", content=content, headers=PARQUET).raise_for_status()
+        uid = asked(client, f"by {way}", policy=POLICY | {"promote": "auto"})
+        client.post("/v1/models/risk/versions", json={"version": "v2"}).raise_for_status()
+        path = "/v1/models/risk/versions/v2/artifact"
+        if way == "artifact":
+            seen = aged(-90, 60)
+            data = lightgbm.Dataset(seen[["features.age"]].set_axis(["age"], axis=1), seen["ground_truth"].astype(int))
+            model = lightgbm.train({"objective": "binary", "verbose": -1, "num_leaves": 8, "num_threads": 1}, data, 20)
+            client.put(path, content=model.model_to_string().encode()).raise_for_status()
+        else:
+
+            def answer(request: Request) -> Response:
+                ages = pd.Series([record["age"] for record in json.loads(request.data)["records"]])
+                return Response(json.dumps({"predictions": served(ages).tolist()}), content_type="application/json")
+
+            httpserver.expect_request("/predict").respond_with_handler(answer)
+            endpoint = {"url": httpserver.url_for("/predict"), "protocol": "plain"}
+            client.put(path, json={"endpoint": endpoint}).raise_for_status()
+        told = client.post(
+            f"/v1/retrainings/{uid}/status",
+            params={"token": token(client, CALLBACK, uid)},
+            json={"state": "succeeded", "version": "v2", "trained_until": format_time(START)},
+        )
+        assert told.json()["comparison"] is None  # it is asked a moment later
+        client.app.state.scheduler.tick()  # type: ignore[attr-defined]
+        shown = client.get(f"/v1/retrainings/{uid}").json()
+        found = shown["comparison"]
+        assert found["measured"], found["reason"]
+        assert (found["predicted_by"], found["rows"]) == (way, 6 * A_DAY)
+        by_name = {one["metric"]: one for one in found["metrics"]}
+        assert by_name["roc_auc"]["champion"] < 0.6
+        assert by_name["roc_auc"]["challenger"] > 0.8
+        assert (found["better"], shown["promoted_by"]) == (True, "policy")
+        # a model that does not answer any more is no reason to promote, nor to fail
+        if way == "endpoint":
+            client.post(f"/v1/retrainings/{uid}/rollback").raise_for_status()
+            httpserver.clear()
+            httpserver.expect_request("/predict").respond_with_data("gone", status=500)
+            found = client.post(f"/v1/retrainings/{uid}/compare", headers={"Prefer": "wait=60"}).json()["comparison"]
+            assert not found["measured"]
+            assert "the endpoint answered 500" in found["reason"]
 
 
 def test_people_decide_and_repeats_are_the_same(client: TestClient) -> None:
