@@ -189,15 +189,15 @@ async def create(
 
     def work(progress: Progress) -> dict[str, Any]:
         try:
-            progress.check()
+            progress.at(0, 3, "steps")
             with path.open("rb") as file:
                 found = uploads.kind_of(content_type, file.read(8))
             table = uploads.read(path, found, parts.settings.max_upload * INFLATION)
             with parts.database.reading() as session:
                 meaning = baselines.meaning_of(session, session.get_one(ModelRow, wanted.model_id), wanted.version)
-            progress.check()
+            progress.at(1, 3, "steps")
             sheet = uploads.sheet_of(table, roles, meaning)
-            progress.check()
+            progress.at(2, 3, "steps")
             return _finish(parts, principal, wanted, sheet)
         finally:
             path.unlink(missing_ok=True)
@@ -247,9 +247,12 @@ async def _from_span(model: str, request: Request, parts: Assembly, principal: P
     wanted = await run_sync(lambda: _checked(parts, principal, model, body.name, body.version, True, origin))
 
     def work(progress: Progress) -> dict[str, Any]:
+        progress.at(0, 3, "steps")
         parts.sealer.seal(wanted.model_id)
-        progress.check()
-        return _finish(parts, principal, wanted, _production(parts, wanted, span))
+        progress.at(1, 3, "steps")
+        sheet = _production(parts, wanted, span)
+        progress.at(2, 3, "steps")
+        return _finish(parts, principal, wanted, sheet)
 
     job = await run_sync(lambda: jobs_of(request.app).start("baseline", wanted.model_id, {"name": body.name}, work))
     return await answer(request, job, 201, f"/v1/models/{model}/baselines/{body.name}")

@@ -8,13 +8,14 @@ from asyncio import CancelledError
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 from typing import Annotated, Any
 
 import structlog
 from anyio.to_thread import run_sync
 from fastapi import APIRouter, FastAPI, Query, Request, Response
 from fastapi.responses import JSONResponse
-from sqlalchemy import delete, select, update
+from sqlalchemy import delete, func, select, update
 from sqlalchemy.orm import Session
 
 from service.access import Principal
@@ -29,6 +30,7 @@ from service.words import format_time, new_id
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
 
 WAIT = 10.0
+UNFINISHED = ("queued", "running")
 LONGEST_WAIT = 60.0
 THREADS = 2
 _log = structlog.get_logger("plumbline.jobs")
@@ -121,7 +123,7 @@ class Jobs:
             _log.error("job failed", job=progress.uid, traceback="".join(traceback.format_exception(error)))
             self._end(progress.uid, state="failed", error="it failed for a reason that the service's log names")
             raise
-        self._end(progress.uid, state="done", result=result)
+        self._end(progress.uid, state="done", result=result, done=func.coalesce(JobRow.total, JobRow.done))
         return result
 
     def _end(self, uid: str, **values: Any) -> None:
@@ -177,10 +179,17 @@ def _document(parts: Assembly, uid: str) -> dict[str, Any]:
         return {"id": uid} if row is None else document_of(row, parts)
 
 
+def eta_of(row: JobRow, now: datetime) -> datetime | None:
+    """Return when a job will be done if it goes on as so far; None while that cannot be told."""
+    if row.started_at is None or not row.total or not 0 < row.done <= row.total:
+        return None
+    return now + max(now - row.started_at, timedelta(0)) / row.done * (row.total - row.done)
+
+
 def document_of(row: JobRow, parts: Assembly) -> dict[str, Any]:
     """Return a job as the interface shows it; one whose process ended before it did has failed."""
     state, error = row.state, row.error
-    if state in ("queued", "running") and row.owner is not None and is_gone(row.owner, parts.database):
+    if state in UNFINISHED and row.owner is not None and is_gone(row.owner, parts.database):
         state, error = "failed", "the service stopped while this ran; ask for it again"
     document: dict[str, Any] = {
         "id": row.uid,
@@ -191,6 +200,8 @@ def document_of(row: JobRow, parts: Assembly) -> dict[str, Any]:
         "started_at": None if row.started_at is None else format_time(row.started_at),
         "finished_at": None if row.finished_at is None else format_time(row.finished_at),
     }
+    if state == "running" and (eta := eta_of(row, parts.clock.now())) is not None:
+        document["eta"] = format_time(eta)
     if row.result is not None:
         document["result"] = row.result
     if error:
@@ -242,7 +253,7 @@ def cancel(id: str, request: Request, parts: Parts, principal: Operator) -> dict
     """
     with parts.database.writing() as session:
         row = _job(session, principal, id)
-        if row.state not in ("queued", "running"):
+        if row.state not in UNFINISHED:
             raise Conflict(f"the job is {row.state} already")
         if row.kind == BACKFILL:
             session.execute(delete(RunRow).where(RunRow.job_id == row.id, RunRow.status == "queued"))

@@ -1,11 +1,11 @@
 """Replays over HTTP: history streamed into a model, with its event time for a clock while the replay is open."""
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Request, Response
 from pydantic import ConfigDict, Field
-from sqlalchemy import select
+from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from service.access import Principal
@@ -14,8 +14,8 @@ from service.api.depends import Operator, Page, Parts, Reader, audit, listed, mo
 from service.api.problems import refused
 from service.problems import Conflict, Fault, NotFound
 from service.scheduler import Scheduler
-from service.tables import ModelRow, ReplayRow, WebhookRow
-from service.words import format_time, new_id, parse_time
+from service.tables import ModelRow, ReplayRow, VersionRow, WebhookRow
+from service.words import HOUR, format_time, new_id, parse_time
 
 router = APIRouter(prefix="/v1/models/{model}/replays", tags=["replays"])
 
@@ -34,13 +34,26 @@ class ReplayBody(Body):
     )
 
 
-def document_of(row: ReplayRow) -> dict[str, Any]:
-    """Return a replay as the interface shows it."""
+def reached(session: Session, row: ReplayRow) -> tuple[datetime | None, int, int]:
+    """Return the newest event of a replay's span that came, and how many of its hours that is, of how many."""
+    newest = session.scalar(select(func.max(VersionRow.last_event_at)).where(VersionRow.model_id == row.model_id))
+    total = max(1, -((row.starts_at - row.ends_at) // HOUR))
+    if newest is None or newest < row.starts_at:
+        return None, 0, total
+    newest = min(newest, row.ends_at)
+    return newest, min(total, -((row.starts_at - newest) // HOUR)), total
+
+
+def document_of(session: Session, row: ReplayRow) -> dict[str, Any]:
+    """Return a replay as the interface shows it; its progress is that of the events' own time."""
+    newest, done, total = reached(session, row)
     return {
         "id": row.uid,
         "from": format_time(row.starts_at),
         "to": format_time(row.ends_at),
         "webhooks": row.webhooks,
+        "progress": {"done": done, "total": total, "unit": "hours"},
+        "reached": None if newest is None else format_time(newest),
         "opened_at": format_time(row.opened_at),
         "closed_at": None if row.closed_at is None else format_time(row.closed_at),
     }
@@ -84,7 +97,7 @@ def create(model: str, body: ReplayBody, response: Response, parts: Parts, princ
         session.flush()
         audit(session, parts, principal, "replay.open", f"models/{model}/replays/{row.uid}", owner)
         response.headers["Location"] = f"/v1/models/{model}/replays/{row.uid}"
-        return document_of(row)
+        return document_of(session, row)
 
 
 @router.get("", operation_id="replays_list", summary="List replays")
@@ -94,7 +107,7 @@ def index(model: str, parts: Parts, principal: Reader, page: Page) -> dict[str, 
         owner = model_named(session, principal, model)
         statement = select(ReplayRow).where(ReplayRow.model_id == owner.id)
         rows, cursor = page_of(session, statement, [ReplayRow.id], page, descending=True)
-        return listed([document_of(row) for row in rows], cursor)
+        return listed([document_of(session, row) for row in rows], cursor)
 
 
 @router.delete("", operation_id="replays_close_open", summary="Close the open replay")
@@ -111,7 +124,7 @@ def close_open(model: str, request: Request, parts: Parts, principal: Operator) 
 def read(model: str, replay: str, parts: Parts, principal: Reader) -> dict[str, Any]:
     """Return a replay."""
     with parts.database.reading() as session:
-        return document_of(_named(session, model_named(session, principal, model), replay))
+        return document_of(session, _named(session, model_named(session, principal, model), replay))
 
 
 @router.delete("/{replay}", operation_id="replays_close", summary="Close a replay")
@@ -129,7 +142,7 @@ def _close(model: str, row: ReplayRow, request: Request, parts: Parts, principal
         closed = session.get_one(ReplayRow, row.id)
         owner = session.get_one(ModelRow, closed.model_id)
         audit(session, parts, principal, "replay.close", f"models/{model}/replays/{closed.uid}", owner)
-        return document_of(closed) | {"runs": done}
+        return document_of(session, closed) | {"runs": done}
 
 
 def _open(session: Session, model: ModelRow) -> ReplayRow | None:

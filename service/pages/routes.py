@@ -10,6 +10,7 @@ from fastapi.responses import HTMLResponse, JSONResponse, RedirectResponse, Resp
 from dashboards.page import Frame, Links, Page
 from dashboards.sign_in import LinkPage, ProblemPage, SignInPage
 from service.access import COOKIE, SESSION_AGE
+from service.api import jobs as long_work
 from service.api import webhooks as called
 from service.api.depends import Operator, Parts, Reader, RowReader
 from service.assembly import Assembly
@@ -20,6 +21,7 @@ from service.pages import (
     explain,
     fairness,
     fleet,
+    jobs,
     overview,
     performance,
     quality,
@@ -84,6 +86,12 @@ def fleet_page(visit: Visit) -> Page:
 def webhooks_page(visit: Visit) -> Page:
     """Serve who is told and what did not arrive."""
     return webhooks.build(visit)
+
+
+@page_at("/jobs", "/jobs.json")
+def jobs_page(visit: Visit) -> Page:
+    """Serve how far long work is."""
+    return jobs.build(visit)
 
 
 @page_at("/models/{model}", "/models/{model}.json")
@@ -191,6 +199,13 @@ def test_webhook(webhook: str, parts: Parts, principal: Operator) -> Response:
     """Send a test and show the webhooks again."""
     called.test(webhook, parts, principal)
     return RedirectResponse(_links(parts).to("/webhooks"), status_code=303)
+
+
+@router.post("/jobs/{job}/cancel")
+def cancel_job(job: str, request: Request, parts: Parts, principal: Operator) -> Response:
+    """Ask a job to stop and show the jobs again."""
+    long_work.cancel(job, request, parts, principal)
+    return RedirectResponse(_links(parts).to("/jobs"), status_code=303)
 
 
 @router.post("/retrainings/{retraining}/{action}")

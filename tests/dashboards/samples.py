@@ -13,6 +13,7 @@ from dashboards import (
     explanation,
     fairness,
     fleet,
+    jobs,
     overview,
     performance,
     quality,
@@ -639,6 +640,27 @@ def webhooks_page(theme: str = "auto") -> webhooks.WebhooksPage:
     )
 
 
+def jobs_page(theme: str = "auto") -> jobs.JobsPage:
+    going = jobs.JobLine(
+        uid="e" * 32,
+        kind="backfill",
+        model="churn",
+        about=HOSTILE,
+        state="running",
+        done=12,
+        total=30,
+        unit="windows",
+        created_at=NOW - DAY,
+        finished_at=None,
+        eta=NOW,
+        error=None,
+        may_cancel=True,
+    )
+    lost = replace(going, uid="f" * 32, state="failed", total=None, error=HOSTILE, eta=None, may_cancel=False)
+    replay = jobs.ReplayLine(model=HOSTILE, start=NOW - DAY, end=NOW, reached=NOW - DAY / 2, done=12, total=24)
+    return jobs.JobsPage(frame=frame("/jobs", "", theme), title="Jobs", jobs=(going, lost), replays=(replay,))
+
+
 def retraining_page(theme: str = "auto") -> retraining.RetrainingPage:
     asked = retraining.Attempt(
         uid="c" * 32,
@@ -1143,6 +1165,7 @@ def every_page(theme: str = "auto") -> dict[str, Page]:
         "monitors": monitors_page(theme),
         "data": data_page(theme),
         "webhooks": webhooks_page(theme),
+        "jobs": jobs_page(theme),
         "sign-in": sign_in_page(theme),
         "link": link_page(theme),
         "problem": problem_page(theme),

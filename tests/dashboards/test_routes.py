@@ -21,9 +21,11 @@ from service.runs import encode_results
 from service.tables import (
     AlertRow,
     DeliveryRow,
+    JobRow,
     ModelRow,
     ModelStatusRow,
     MonitorRow,
+    ReplayRow,
     RunRow,
     VersionRow,
     WebhookRow,
@@ -233,6 +235,7 @@ def test_every_page_and_its_twin_answer(world: World) -> None:
         *(f"/models/{name}{page}" for name in ("loans", "idle") for page in PAGES),
         f"/alerts/{world.alert}",
         "/webhooks",
+        "/jobs",
     ):
         page = world.client.get(path)
         assert page.status_code == 200, (path, page.text)
@@ -429,6 +432,43 @@ def test_a_call_that_was_given_up_is_seen_among_the_webhooks_and_sent_again(worl
     assert world.client.post(path, data=form, headers=ours, follow_redirects=False).status_code == 303
     assert world.client.get("/webhooks.json").json()["dead"] == []
     assert world.client.post(path, data=form | {"delivery": "other"}, headers=ours).status_code == 404
+
+
+def test_long_work_is_seen_with_its_progress_and_cancelled(world: World) -> None:
+    token, ours = world.signed_in(), {"Origin": "http://testserver"}
+    assert world.client.get("/jobs.json").json()["empty"]["title"] == "No long work yet"
+    with world.parts.database.writing() as session:
+        model = session.scalars(select(ModelRow).where(ModelRow.name == "loans")).one()
+        version = session.scalars(select(VersionRow).where(VersionRow.model_id == model.id)).first()
+        assert version is not None
+        version.last_event_at = NOW - timedelta(hours=6)
+        about = {"kind": "backfill", "model_id": model.id, "unit": "windows", "request": {"monitor": HOSTILE}}
+        session.add(JobRow(uid="1" * 32, state="done", created_at=NOW, finished_at=NOW, done=4, total=4, **about))
+        began = world.parts.clock.now() - timedelta(minutes=10)
+        session.add(
+            JobRow(uid="2" * 32, state="running", created_at=began, started_at=began, done=10, total=40, **about)
+        )
+        session.add(
+            ReplayRow(uid="3" * 32, model_id=model.id, starts_at=NOW - timedelta(days=1), ends_at=NOW, opened_at=NOW)
+        )
+    page = world.client.get("/jobs.json").json()
+    going, over = page["jobs"]
+    assert (going["uid"], going["done"], going["total"], going["may_cancel"]) == ("2" * 32, 10, 40, True)
+    # ten windows in ten minutes: thirty more in half an hour
+    shown = world.client.get(f"/v1/jobs/{'2' * 32}").json()
+    left = datetime.fromisoformat(shown["eta"]) - world.parts.clock.now()
+    assert timedelta(minutes=29) < left < timedelta(minutes=31)
+    assert (over["state"], over["eta"], over["may_cancel"]) == ("done", None, False)
+    assert [(one["done"], one["total"]) for one in page["replays"]] == [(18, 24)]
+    replay = world.client.get(f"/v1/models/loans/replays/{'3' * 32}").json()
+    assert replay["progress"] == {"done": 18, "total": 24, "unit": "hours"}
+    html = world.client.get("/jobs").text
+    assert '<progress max="40" value="10"' in html
+    assert HOSTILE not in html
+    path, form = f"/jobs/{'2' * 32}/cancel", {"csrf_token": token}
+    assert world.client.post(path, data=form, headers=ours, follow_redirects=False).status_code == 303
+    assert world.client.post(path, data=form, headers=ours).status_code == 409
+    assert world.client.get("/jobs.json").json()["jobs"][0]["state"] == "cancelled"
 
 
 def test_a_failed_delivery_is_owed_again_under_the_same_id(world: World) -> None:
