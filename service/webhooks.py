@@ -15,7 +15,7 @@ import structlog
 from cryptography.fernet import Fernet
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
-from sqlalchemy import Select, func, or_, select, update
+from sqlalchemy import ColumnElement, Select, func, or_, select, update
 from sqlalchemy.orm import Session, aliased
 
 from service import notices
@@ -254,7 +254,7 @@ class Sender:
                 return []
         due = due.where(DeliveryRow.id.in_(ids))
         if delivery_id is None:
-            due = due.where(DeliveryRow.next_at <= now)
+            due = due.where(_is_due(now))
         calls: list[_Call] = []
         with self._database.writing() as session:
             for delivery, webhook in session.execute(due.with_for_update(skip_locked=True, of=DeliveryRow)):
@@ -366,6 +366,11 @@ def _masked(answer: Answer, url: str) -> Answer:
     return replace(answer, error=answer.error.replace(url, masked(url)), text=answer.text.replace(url, masked(url)))
 
 
+def _is_due(now: datetime) -> ColumnElement[bool]:
+    """Return the condition that a call's time has come; a first attempt's always has, even if the clock fell back."""
+    return or_(DeliveryRow.next_at <= now, DeliveryRow.attempts == 0)
+
+
 def _earliest(now: datetime, busy: Collection[int], webhook_id: int | None) -> Select[int]:
     """Return the statement of what is due first of each webhook that nobody here calls at the moment.
 
@@ -390,7 +395,7 @@ def _earliest(now: datetime, busy: Collection[int], webhook_id: int | None) -> S
         .join(WebhookRow, WebhookRow.id == DeliveryRow.webhook_id)
         .where(
             DeliveryRow.state == "pending",
-            DeliveryRow.next_at <= now,
+            _is_due(now),
             WebhookRow.disabled_at.is_(None),
             WebhookRow.id.not_in(busy),
             or_(WebhookRow.kind.not_in(in_order), ~waits),

@@ -130,11 +130,17 @@ class AlarmBudget(Part):
 
 
 class Retention(Part):
-    """How long rows, profiles and results are kept; what is not named is kept for good."""
+    """How long rows, profiles and results are kept: for good, since nothing is removed by its age yet."""
 
     rows: Kept | None = None
     profiles: Kept | None = None
     results: Kept | None = None
+
+    @model_validator(mode="after")
+    def _is_for_good(self) -> Self:
+        if self.model_dump(exclude_none=True):
+            raise ValueError("nothing is removed by its age yet: leave retention out, and everything is kept for good")
+        return self
 
 
 class ModelPatch(Body):

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import threading
 import time
 from collections import Counter
 from contextlib import suppress
@@ -33,6 +34,7 @@ from service.tables import (
     ModelRow,
     MonitorRow,
     ResultRow,
+    RetrainingRow,
     RunRow,
     SegmentRow,
     VersionRow,
@@ -115,9 +117,14 @@ def ask(site: Site, name: str = "operator") -> None:
 
 
 def receive(folder: str, port: Connection) -> None:
-    """Be a receiver that answers 503 to every fifth call, and write down the ids of those it took."""
+    """Be a receiver that answers 503 to every fifth call, and write down the ids of those it took.
+
+    A retraining is begun at the first call of an id, and at none that repeats it; then it is reported that it worked.
+    """
     turn = itertools.count(1)
     file = (Path(folder) / "received").open("a", buffering=1)
+    begun = (Path(folder) / "begun").open("a", buffering=1)
+    known: set[str] = set()
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
@@ -126,6 +133,11 @@ def receive(folder: str, port: Connection) -> None:
             if takes:
                 said = {name: self.headers[f"webhook-{name}"] for name in ("id", "timestamp", "signature")}
                 file.write(json.dumps([said, body]) + "\n")
+                told = json.loads(body)
+                if told["type"] == "retraining.requested" and said["id"] not in known:
+                    known.add(said["id"])
+                    begun.write(json.dumps([told["data"]["episode"], told["data"]["retraining"]]) + "\n")
+                    threading.Thread(target=report, args=(told["data"]["callback_url"],), daemon=True).start()
             self.send_response(204 if takes else 503)
             self.send_header("content-length", "0")
             self.end_headers()
@@ -136,6 +148,15 @@ def receive(folder: str, port: Connection) -> None:
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     port.send(server.server_address[1])
     server.serve_forever()
+
+
+def report(url: str) -> None:
+    """Report that a retraining worked, until the service has heard of it."""
+    while True:
+        with suppress(httpx2.HTTPError):
+            if httpx2.post(url, json={"state": "succeeded"}, timeout=10.0).status_code in (200, 409):
+                return
+        time.sleep(0.1)
 
 
 def received(site: Site, secret: str) -> Counter[str]:
@@ -177,6 +198,9 @@ def prepare(site: Site, receiver_port: int) -> str:
         for name, kind in (("inputs", "data_drift"), ("quality", "data_quality")):
             watch = {"name": name, "kind": kind, "schedule": "hourly", "window": "1h"}
             made("POST", f"{MODEL}/monitors", json=watch)
+        policy = {"when": {"monitors": ["inputs"], "windows": "1 of 1"}, "not_while": [], "min_labelled_rows": 0}
+        often = {"cooldown": "1s", "at_most": {"per": "1s", "times": 1000}, "deadline": "30d"}
+        made("PUT", f"{MODEL}/retraining", json=policy | often)
         hook = {"name": "hook", "url": f"http://127.0.0.1:{receiver_port}/hook", "events": ["*"]}
         return str(made("POST", "/v1/webhooks", json=hook)["secret"])
 
@@ -206,6 +230,7 @@ class Count:
     alerts: int
     deliveries: int
     calls: int
+    retrainings: int
     jobs: int
 
 
@@ -238,6 +263,7 @@ def check(site: Site, secret: str) -> Count:
         stored = check_records(site, parts, session)
         scheduled = check_windows(parts, session)
         calls = check_calls(site, session, secret)
+        retrainings = check_retrainings(site, session)
         jobs = check_jobs(site, session)
         count = Count(
             acknowledged=len(acknowledged(site.folder)),
@@ -248,6 +274,7 @@ def check(site: Site, secret: str) -> Count:
             alerts=total(session, select(AlertRow.id)),
             deliveries=total(session, select(DeliveryRow.id)),
             calls=calls,
+            retrainings=retrainings,
             jobs=jobs,
         )
     parts.database.close()
@@ -335,6 +362,32 @@ def check_calls(site: Site, session: Session, secret: str) -> int:
     episodes = session.scalars(select(AlertRow.id).where(AlertRow.kind == "episode")).all()
     assert opened == Counter(episodes), "one call says that an episode has begun"
     return sum(took.values())
+
+
+def check_retrainings(site: Site, session: Session) -> int:
+    """Count what the receiver began, by episode: once for each, and for none while another was under way all the time.
+
+    Whoever began twice would have seen two ids for one episode.
+    """
+    lines = [json.loads(line) for line in (site.folder / "begun").read_text().splitlines()]
+    begun = Counter(str(episode) for episode, _retraining in lines)
+    asked = session.scalars(select(RetrainingRow)).all()
+    assert {row.uid for row in asked} == {retraining for _episode, retraining in lines}
+    assert set(begun.values()) == {1}, begun
+    drift = session.scalars(select(MonitorRow).where(MonitorRow.name == "inputs")).one()
+    for alert in session.scalars(select(AlertRow).where(AlertRow.kind == "episode", AlertRow.uid.not_in(begun))):
+        within = (RunRow.starts_at >= alert.starts_at, RunRow.ends_at <= alert.last_violated_at)
+        runs = select(RunRow).where(RunRow.monitor_id == drift.id, RunRow.judged.is_(True), RunRow.violated > 0)
+        for run in session.scalars(runs.where(*within)):
+            assert run.finished_at is not None
+            assert any(suppresses(row, run.finished_at) for row in asked), f"nothing was asked for {alert.sentence}"
+    return len(lines)
+
+
+def suppresses(row: RetrainingRow, at: datetime) -> bool:
+    """Return whether a retraining was under way at a moment, so that nothing else was asked for."""
+    near = timedelta(minutes=15)  # half a second passes between what a run found and what follows from it
+    return row.created_at <= at + near and (row.finished_at is None or row.finished_at >= at - near)
 
 
 def accepted(folder: Path) -> set[str]:

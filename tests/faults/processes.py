@@ -100,6 +100,7 @@ class Site:
             "tick_seconds": 0.2,
             "outbound_allow": "127.0.0.1",
             "outbound_http": True,
+            "public_url": f"http://127.0.0.1:{self.port}",
             "roles": roles or ROLES,
         }
         return Settings.model_validate(values | dict(self.changes) | changes)

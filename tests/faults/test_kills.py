@@ -53,6 +53,7 @@ def kill_at_random(folder: Path, url: str | None, kills: int, seed: int, *, apar
     assert count.windows > kills / 2
     assert count.alerts
     assert count.calls >= count.deliveries > 1
+    assert count.retrainings
     assert count.jobs
 
 

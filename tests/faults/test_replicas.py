@@ -78,11 +78,23 @@ def replicas_run_each_window_once(folder: Path, url: str | None, length: int) ->
         shop.database.close()
         processes = [fork(work, folder, url, shop.clock) for _ in range(REPLICAS)]
         try:
-            wait_until(lambda: len(finished(shop)) == length, 60 + length, f"{length} windows")
+            wait_for_all(shop, length)
             time.sleep(0.5)
         finally:
             killed(processes)
         counted(shop, length)
+
+
+def wait_for_all(shop: Watched, length: int, patience: float = 120.0) -> None:
+    """Wait for so many finished windows, as long as their number grows."""
+    count, since = 0, time.monotonic()
+    while count < length:
+        time.sleep(0.25)
+        with shop.database.reading() as session:
+            now = session.scalar(select(func.count()).where(RunRow.finished_at.is_not(None))) or 0
+        if now > count:
+            count, since = now, time.monotonic()
+        assert time.monotonic() - since < patience, f"{count} of {length} windows, and no more"
 
 
 def finished(shop: Watched) -> list[RunRow]:
@@ -197,7 +209,7 @@ def clocks_jump(folder: Path, url: str | None) -> None:
             time.sleep(1.0)
             clock.move(hours(length + 1, length + 2).start - clock.now())
             clock.stop()
-            wait_until(lambda: len(finished(shop)) >= length, 200, "the windows")
+            wait_for_all(shop, length)
         finally:
             killed(processes)
         counted(shop, length)

@@ -55,6 +55,7 @@ def test_class_labels_have_one_spelling(client: TestClient) -> None:
         {"alarm_budget": {"per": "monthly"}},
         {"alarm_budget": {"at_most": -1}},
         {"retention": {"rows": "a while"}},
+        {"retention": {"rows": "90d"}},
         {"protected_attributes": [{"name": "age", "cuts": [62, 25]}]},
         {"protected_attributes": [{"name": "age", "cuts": [25], "values": ["a"]}]},
         {"protected_attributes": ["sex", {"crossed": ["sex", "age"]}]},
@@ -68,6 +69,20 @@ def test_a_model_that_makes_no_sense_is_422(client: TestClient, members: dict[st
     assert answer.status_code == 422, answer.text
     assert answer.json()["errors"]
     assert client.get("/v1/models/senseless").status_code == 404
+
+
+def test_what_cannot_be_removed_yet_is_refused_in_so_many_words(client: TestClient) -> None:
+    make(client, "kept")
+    for answer in (
+        client.post("/v1/models", json={"name": "brief", "task": "binary", "retention": {"rows": "90d"}}),
+        client.patch("/v1/models/kept", json={"retention": {"results": "10y"}}),
+    ):
+        assert answer.status_code == 422
+        assert "everything is kept for good" in answer.text
+    answer = client.post("/v1/erasures", json={"model": "kept", "subject": "ann@example.com"})
+    assert (answer.status_code, answer.json()["title"]) == (409, "Single records cannot be erased")
+    assert "nothing was erased" in answer.json()["detail"]
+    assert "ann@" not in answer.text
 
 
 def test_protected_attributes_are_kept_as_they_were_declared(client: TestClient) -> None:

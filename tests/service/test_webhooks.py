@@ -212,6 +212,32 @@ def test_attempts_follow_the_schedule_and_are_given_up_after_ten(office: Office,
     assert len(set(answering.ids)) == 1
 
 
+def test_a_clock_that_jumps_on_and_back_delays_no_first_attempt_and_doubles_no_call(
+    office: Office, answering: Answering
+) -> None:
+    office.webhook(answering.url)
+    office.owe("before")
+    office.clock.move(timedelta(hours=-1))
+    assert office.sender.send_due() == 1  # owed at a time that is yet to come, and not an hour late
+    answering.status = 503
+    office.owe("on")
+    office.clock.move(timedelta(days=2))
+    assert office.sender.send_due() == 1
+    office.clock.move(timedelta(days=-2))
+    assert office.sender.send_due() == 0  # its second attempt waits for the moment that it was given
+    answering.status = 204
+    office.clock.move(timedelta(days=2, seconds=5))
+    assert office.sender.send_due() == 1
+    for jump in (timedelta(hours=-1), timedelta(days=2), timedelta(hours=-1)):
+        office.clock.move(jump)
+        assert office.sender.send_due() == 0  # what has arrived is not told again
+    first, *second = answering.ids
+    assert len(second) == 2
+    assert len({first, *second}) == 2
+    with office.database.reading() as session:
+        assert set(session.scalars(select(DeliveryRow.state))) == {"delivered"}
+
+
 @pytest.mark.parametrize("status", [301, 302, 307, 404, 503])
 def test_only_a_2xx_is_an_arrival(office: Office, answering: Answering, status: int) -> None:
     office.webhook(answering.url)
