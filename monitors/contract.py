@@ -16,6 +16,8 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
 if TYPE_CHECKING:
+    from scipy.sparse import csr_array
+
     from monitors.blocks import Blocks
     from monitors.facets import Facets, FacetSample
     from monitors.profile import Profile
@@ -441,8 +443,8 @@ def _no_rows() -> pa.Table | None:
     return None
 
 
-def _no_buckets() -> Sequence[Profile]:
-    return ()
+def _no_outcomes() -> csr_array | None:
+    return None
 
 
 class WorkNotDoneError(Exception):
@@ -467,8 +469,9 @@ class Comparison:
     ``rows()`` is the window's row sample and ``baseline_rows()`` the baseline's, at most 10,000 rows drawn at random:
     tables in the lake's columns (``features.age``, ``prediction``, ``score``, ``ground_truth``, …) without protected
     attributes, read when they are asked for; None where there are none. ``row_groups(attribute)`` is the group of each
-    of ``rows()`` by a declared attribute or crossing, null where it is not known. ``buckets()`` are the profiles of the
-    window's hours (days where it is longer than a week), those without rows left out. ``answers()`` are the last
+    of ``rows()`` by a declared attribute or crossing, null where it is not known. ``bucket_outcomes()`` are the
+    cells of the outcome tables of each of the window's hours (days where it is longer than a week), shape (buckets,
+    outcome cells), those without rows left out; None where no labels are read. ``answers()`` are the last
     100,000 labelled rows before its end in order of time and id: ``timestamp``, ``prediction``, ``ground_truth``;
     ``detections`` holds the moment of the newest change that the detectors of earlier windows found, by metric.
     ``work(task, document, tables)`` has a task of the worker process done and returns its document; what other
@@ -487,7 +490,7 @@ class Comparison:
     task: Task = Task()
     rows: Callable[[], pa.Table | None] = _no_rows
     baseline_rows: Callable[[], pa.Table | None] = _no_rows
-    buckets: Callable[[], Sequence[Profile]] = _no_buckets
+    bucket_outcomes: Callable[[], csr_array | None] = _no_outcomes
     work: Callable[[str, Mapping[str, Any], Mapping[str, pa.Table]], Mapping[str, Any]] = _no_work
     answers: Callable[[], pa.Table | None] = _no_rows
     detections: Mapping[str, datetime] = field(default_factory=dict)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from math import isfinite
 
 import numpy as np
@@ -35,7 +36,6 @@ from monitors.tables import (
     mean_scores,
     table_of,
     table_of_cells,
-    tables_of,
     task_of,
 )
 
@@ -115,20 +115,31 @@ class Labelled:
 
     window: Table
     baseline: Table | None
-    buckets: Table | None
     blocks: Table | None
     rows: int
+    cut: Callable[[], Table | None]
+    """Reads the buckets."""
 
     @staticmethod
-    def of(comparison: Comparison, scale: int = 1) -> Labelled | None:
+    def of(comparison: Comparison) -> Labelled | None:
         """Return them, None where the layout has no outcomes or no labels were read."""
-        profile = comparison.scales[scale]
+        profile = comparison.window
         window = table_of(profile, like=comparison.baseline)
         if window is None:
             return None
-        baseline = table_of(comparison.baseline)
-        buckets = tables_of(comparison.buckets(), comparison.baseline) if scale == 1 else None
-        return Labelled(window, baseline, buckets, block_table(comparison, scale), profile.rows)
+
+        def cut() -> Table | None:
+            cells = comparison.bucket_outcomes()
+            if cells is None:
+                return None
+            return table_of_cells(comparison.baseline.layout, cells, mean_scores(comparison.baseline))
+
+        return Labelled(window, table_of(comparison.baseline), block_table(comparison), profile.rows, cut)
+
+    @cached_property
+    def buckets(self) -> Table | None:
+        """The outcomes of the window's hours, the leading axis the hours; None where they are not known."""
+        return self.cut()
 
     @property
     def labelled(self) -> int:

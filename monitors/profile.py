@@ -619,6 +619,10 @@ def _decoded(layout: Layout, sections: _Sections, columns: range) -> tuple[Tally
     ends = grid.mode, grid.low, grid.high
     tally.sums = restore_sums(cells, tally.counts, ends, sections.inside, sections.open_sums)
     tally.new, tally.distinct = sections.new, sections.distinct
+    return tally, _outcomes_in(layout, sections)
+
+
+def _outcomes_in(layout: Layout, sections: _Sections) -> OutcomeCells:
     places = places_of(sections.outcome_steps, 0, layout.outcome_cells).astype(np.int64)
     values = np.empty(places.size)
     if places.size:
@@ -626,13 +630,21 @@ def _decoded(layout: Layout, sections: _Sections, columns: range) -> tuple[Tally
         if int(is_count.sum()) != sections.outcome_counts.size:
             raise ValueError("the profile was made with another layout")
         values[is_count], values[~is_count] = sections.outcome_counts, sections.outcome_sums
-    return tally, OutcomeCells(values, places)
+    return OutcomeCells(values, places)
 
 
-def summed(layout: Layout, encoded: Iterable[tuple[bytes, bytes | None]]) -> Profile:
+def decode_outcomes(layout: Layout, outcomes: bytes) -> OutcomeCells | None:
+    """Return the outcome cells of a profile's encoded outcomes; None and ValueError as `Profile.decode`."""
+    columns = range(layout.grid.inputs, len(layout.grid.names))
+    read = _sections(layout, outcomes, columns, zstandard.ZstdDecompressor())
+    return _outcomes_in(layout, read) if read.labelled and layout.tables else None
+
+
+def summed(layout: Layout, encoded: Iterable[tuple[bytes | None, bytes | None]]) -> Profile:
     """Return what `merged` returns of decoded profiles, without making each of them; ValueError as `Profile.decode`.
 
-    A month of hours is 720 profiles: what they hold is added where it belongs as it is read.
+    A month of hours is 720 profiles: what they hold is added where it belongs as it is read. Outcomes may be there
+    without their inputs.
     """
     grid = layout.grid
     tally = Tally.empty(layout, dense=True)
@@ -656,13 +668,13 @@ def summed(layout: Layout, encoded: Iterable[tuple[bytes, bytes | None]]) -> Pro
             bounds = int(grid.offsets[columns.start]), int(grid.offsets[columns.stop])
             add_cells(part.steps, part.counts, bounds, ends, part.inside, part.open_sums, tally.counts, tally.sums)
             tally.gather(part.new, part.distinct)
-            if columns.start == 0:
+            if data is parts[0] or parts[0] is None:
                 rows += part.rows
                 if part.first_us is not None:
                     first = part.first_us if first is None else min(first, part.first_us)
                 if part.last_us is not None:
                     last = part.last_us if last is None else max(last, part.last_us)
-            elif part.labelled:
+            if columns.start and part.labelled:
                 labelled = True
                 if layout.tables:
                     outcomes = np.zeros(layout.outcome_cells) if outcomes is None else outcomes

@@ -417,18 +417,6 @@ def table_of(profile: Profile, attribute: str = "all", *, like: Profile | None =
     return table_of_cells(profile.layout, dense, mean_scores(like or profile), attribute)
 
 
-def tables_of(profiles: Sequence[Profile], like: Profile) -> Table | None:
-    """Return the outcomes of several profiles of one layout side by side, the leading axis the profiles."""
-    layout = like.layout
-    if layout.outcomes is None or not profiles:
-        return None
-    rows = []
-    for profile in profiles:
-        cells = profile.outcome_cells
-        rows.append(np.zeros(layout.outcome_cells) if cells is None else cells.dense(layout).values)
-    return table_of_cells(layout, np.stack(rows), mean_scores(like))
-
-
 def mean_scores(profile: Profile) -> dict[str, Counts]:
     """Return the mean score of each cell of the score columns, by column."""
     found = {}

@@ -11,13 +11,15 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from scipy.sparse import csr_array
 from sqlalchemy import delete, func, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
 from monitors import kernel
+from monitors.blocks import outcomes_of
 from monitors.layout import Layout
-from monitors.profile import Profile, merged, summed
+from monitors.profile import OutcomeCells, Profile, decode_outcomes, merged, summed
 from monitors.slices import Slice
 from service import groups
 from service.clock import Clock
@@ -92,9 +94,9 @@ class State:
 
 @dataclass
 class Built:
-    """Profiles made from rows in this call, encoded as they are stored."""
+    """Profiles made from rows in this call, encoded as they are stored: rows, inputs, outcomes."""
 
-    whole: dict[Piece, tuple[Profile, bytes, bytes | None]] = field(default_factory=dict)
+    whole: dict[Piece, tuple[int, bytes, bytes | None]] = field(default_factory=dict)
     outcomes: dict[Piece, bytes] = field(default_factory=dict)
 
 
@@ -169,21 +171,37 @@ class Profiles:
         whole.labelled = labels
         return whole
 
-    def buckets(
-        self, session: Session, version: VersionRow, number: int, span: Span, *, labels: bool = False
-    ) -> list[Profile]:
-        """Return the profile of each hour of a span that has rows, or of each day where it is longer than a week."""
+    def bucket_outcomes(self, session: Session, version: VersionRow, number: int, span: Span) -> csr_array | None:
+        """Return the outcome cells of each hour of a span that has rows, or of each day where it is longer than a week.
+
+        Of shape (buckets, outcome cells), in order of time; of a slice those without its rows too, empty. None where
+        the layout has no outcomes. What is not stored is counted from the few columns that it takes, and not stored
+        either. Seal first what is buffered.
+        """
         layout = self.layout(session, version.id, number)
-        if span.end <= span.start:
-            return []
-        model = session.get_one(ModelRow, version.model_id)
-        closed = bucket_of(watermark(session, model, self.clock, self.settings))
+        if span.end <= span.start or not layout.tables:
+            return None
         state = self._state(session, version, number, span)
         pieces = [(1, bucket) for bucket in span.hours if bucket in state.counts]
-        from_hours: set[Piece] = set()
         if span.length > 7 * DAY_HOURS * HOUR:
-            pieces, from_hours = self._pieces(state, span, closed, labels)
-        return self._held(session, version, number, layout, state, pieces, from_hours, closed, labels)
+            model = session.get_one(ModelRow, version.model_id)
+            closed = bucket_of(watermark(session, model, self.clock, self.settings))
+            pieces, _ = self._pieces(state, span, closed, labels=True)
+        found: dict[Piece, OutcomeCells | None] = {}
+        stored = {state.stored[piece].id: piece for piece in pieces if self._usable(state, piece, labels=True)}
+        for ids in chunks(list(stored)):
+            for row in session.execute(select(ProfileRow.id, ProfileRow.outcomes).where(ProfileRow.id.in_(ids))):
+                found[stored[row.id]] = decode_outcomes(layout, row.outcomes)
+        few = _outcome_columns(layout)
+        for hours in sorted({piece[0] for piece in pieces}):
+            wanted = {bucket for size, bucket in pieces if size == hours and (hours, bucket) not in found}
+            for part in _spans(wanted, hours, state.counts):
+                rows = self._rows(session, version, part, few, layout, True, state)
+                for bucket, profile in kernel.profile_buckets(rows, layout, hours).items():
+                    if bucket in wanted:
+                        found[hours, bucket] = profile.outcome_cells
+        counted = pieces if self.slice is not None else [piece for piece in pieces if piece in found]
+        return outcomes_of(layout, [found.get(piece) for piece in counted])
 
     def _held(
         self,
@@ -338,23 +356,21 @@ class Profiles:
         built = Built()
         kept = [name for name in layout.columns if self.only is None or name in self.only or name.startswith("scores.")]
         inputs = [name for name in kept if name != "ground_truth"]
-        few = [name for name in layout.columns if name in OUTCOME_COLUMNS or name.startswith("scores.")]
-        for pieces, columns in ((missing, inputs), (partial, few)):
+        for pieces, columns in ((missing, inputs), (partial, _outcome_columns(layout))):
             for hours in sorted({piece[0] for piece in pieces}):
                 wanted = {bucket for size, bucket in pieces if size == hours}
                 for span in _spans(wanted, hours, state.counts):
                     told = labels or pieces is partial
                     rows = self._rows(session, version, span, [*columns, "faults"], layout, told, state)
-                    found = _profiled(rows, layout, hours, wanted, told)
+                    found = _profiled(rows, layout, hours, wanted, pieces is missing, told)
                     if self.slice is not None:  # of its rows there may be none: that is known then, too
                         covered = range(bucket_of(span.start), bucket_of(span.end))
                         found |= {b: Profile.empty(layout) for b in wanted if b in covered and b not in found}
                     for bucket, profile in found.items():
-                        encoded, outcomes = _encoded(profile, told)
                         if pieces is partial:
-                            built.outcomes[hours, bucket] = outcomes or b""
+                            built.outcomes[hours, bucket] = profile.encode_outcomes()
                         else:
-                            built.whole[hours, bucket] = (Profile.decode(layout, encoded, outcomes), encoded, outcomes)
+                            built.whole[hours, bucket] = _stored(profile, told)
         return built
 
     def _rows(
@@ -433,11 +449,8 @@ class Profiles:
         for piece in pieces:
             if piece in from_hours:
                 hours = [found for hour in state.buckets(piece) if (found := encoded((1, hour))) is not None]
-                day = _encoded(summed(layout, hours), labels)
-                built.whole[piece] = (Profile.decode(layout, *day), *day)
-            if piece in built.whole:
-                parts.append(built.whole[piece][0])
-            elif (found := encoded(piece)) is not None:
+                built.whole[piece] = _stored(summed(layout, hours), labels)
+            if (found := encoded(piece)) is not None:
                 parts.append(Profile.decode(layout, *found))
         return parts
 
@@ -480,13 +493,13 @@ class Profiles:
                 "slice": self.key,
                 "hours": hours,
                 "bucket": bucket,
-                "rows": profile.rows,
+                "rows": count,
                 "inputs": inputs,
                 "outcomes": labelled,
                 "final": False,
                 "built_at": now,
             }
-            for (hours, bucket), (profile, inputs, labelled) in sorted(whole.items(), key=lambda item: item[0])
+            for (hours, bucket), (count, inputs, labelled) in sorted(whole.items(), key=lambda item: item[0])
         ]
         if rows:
             statement = (sqlite.insert if self.database.is_sqlite else postgresql.insert)(ProfileRow)
@@ -639,25 +652,36 @@ def _kept(batches: Iterable[pa.RecordBatch], part: Slice) -> Iterator[pa.RecordB
             yield batch.filter(pa.array(mask))
 
 
-def _encoded(profile: Profile, labels: bool) -> tuple[bytes, bytes | None]:
-    return profile.encode_inputs(), profile.encode_outcomes() if labels else None
+def _outcome_columns(layout: Layout) -> list[str]:
+    """Return the columns that outcomes are counted from, beside the label and the groups."""
+    return [name for name in layout.columns if name in OUTCOME_COLUMNS or name.startswith("scores.")]
+
+
+def _stored(profile: Profile, labels: bool) -> tuple[int, bytes, bytes | None]:
+    return profile.rows, profile.encode_inputs(), profile.encode_outcomes() if labels else None
 
 
 def _profiled(
-    rows: Iterable[pa.RecordBatch], layout: Layout, hours: int, wanted: Collection[int], labels: bool
+    rows: Iterable[pa.RecordBatch],
+    layout: Layout,
+    hours: int,
+    wanted: Collection[int],
+    inputs: bool,
+    labels: bool,
 ) -> dict[int, Profile]:
-    """Return the profiles of the wanted hours or days.
+    """Return the profiles of the wanted hours or days, or their outcomes alone.
 
     A day is merged from its hours as they would be stored: the same bytes whether they ever were or not.
     """
     found = kernel.profile_buckets(rows, layout, hours=1)
     if hours == 1:
         return {hour: profile for hour, profile in found.items() if hour in wanted}
-    parts: dict[int, list[tuple[bytes, bytes | None]]] = {}
-    for hour in sorted(found):
+    parts: dict[int, list[tuple[bytes | None, bytes | None]]] = {}
+    for hour, profile in sorted(found.items()):
         day = hour // DAY_HOURS * DAY_HOURS
         if day in wanted:
-            parts.setdefault(day, []).append(_encoded(found[hour], labels))
+            encoded = profile.encode_inputs() if inputs else None, profile.encode_outcomes() if labels else None
+            parts.setdefault(day, []).append(encoded)
     return {day: summed(layout, encoded) for day, encoded in parts.items()}
 
 

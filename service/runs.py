@@ -561,7 +561,9 @@ def compared(session: Session, workshop: Workshop, due: Due, known: Measured) ->
             workshop, due, baseline, baselines.sample(workshop.lake, baseline, workshop.profiles.slice), window=False
         ),
         row_groups=row_groups,
-        buckets=lambda: workshop.profiles.buckets(session, due.version, layout.number, due.window, labels=labels),
+        bucket_outcomes=lambda: (
+            workshop.profiles.bucket_outcomes(session, due.version, layout.number, due.window) if labels else None
+        ),
         work=lambda task, document, tables: handed_over(workshop, task, document, tables),
         answers=lambda: answers_before(session, workshop, due),
         detections=detections_before(session, due) if kind.needs_labels else {},

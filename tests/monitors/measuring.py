@@ -1,12 +1,11 @@
 """Comparisons made of labelled rows, with the baseline's blocks and the window's buckets, as the service makes them."""
 
-from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 
 import numpy as np
 import pyarrow as pa
 
-from monitors.blocks import Blocks
+from monitors.blocks import Blocks, outcomes_of
 from monitors.contract import Arrivals, Comparison, Task
 from monitors.layout import Layout, OutcomeLayout
 from monitors.profile import Profile
@@ -35,7 +34,7 @@ class Measuring:
 
     def against(self, window: pa.Table, *, buckets: int = 0, seed: int = 0) -> Comparison:
         """Return a window compared with the baseline; all rows are the samples."""
-        cut: Sequence[Profile] = profiles_of(self.layout, parts_of(window, buckets)) if buckets else ()
+        cut = profiles_of(self.layout, parts_of(window, buckets)) if buckets else []
         moments = pa.array(int(START.timestamp()) * 10**6 + np.arange(window.num_rows) * 10**6)
         answers = window.append_column("timestamp", moments.cast(pa.timestamp("us", "UTC")))
         return Comparison(
@@ -50,6 +49,6 @@ class Measuring:
             task=self.task,
             rows=lambda: window,
             baseline_rows=lambda: self.rows,
-            buckets=lambda: cut,
+            bucket_outcomes=lambda: outcomes_of(self.layout, [part.outcome_cells for part in cut]),
             answers=lambda: answers.filter(answers["ground_truth"].is_valid()),
         )

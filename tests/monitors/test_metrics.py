@@ -9,10 +9,20 @@ import pytest
 from sklearn import metrics as sklearn
 
 from monitors import discovery
+from monitors.blocks import outcomes_of
 from monitors.contract import Direction, Figure, Metric, Task
 from monitors.layout import NumericLayout, OutcomeLayout
 from monitors.metrics.cost import Cost
-from monitors.tables import BinaryTable, MulticlassTable, RegressionTable, Table, table_of, table_of_rows, tables_of
+from monitors.tables import (
+    BinaryTable,
+    MulticlassTable,
+    RegressionTable,
+    Table,
+    mean_scores,
+    table_of,
+    table_of_cells,
+    table_of_rows,
+)
 from monitors.testing import MetricBattery
 from tests.monitors.labelled import (
     CLASSES,
@@ -292,11 +302,14 @@ def test_counts_of_many_classes_and_moments_come_back_from_a_profile_exactly() -
                 assert float(found[figure]) == pytest.approx(float(expected), abs=near, rel=1e-9), figure
 
 
-def test_tables_of_profiles_lie_side_by_side_and_add_up() -> None:
+def test_tables_of_several_profiles_lie_side_by_side_and_add_up() -> None:
     rows = ROWS["binary"]
     layout = layout_of(rows, BINARY)
     whole = profiles_of(layout, [rows])[0]
-    side_by_side = tables_of(profiles_of(layout, [rows.slice(0, 1500), rows.slice(1500)]), whole)
+    parts = [part.outcome_cells for part in profiles_of(layout, [rows.slice(0, 1500), rows.slice(1500)])]
+    cells = outcomes_of(layout, parts)
+    assert cells is not None
+    side_by_side = table_of_cells(layout, cells, mean_scores(whole))
     assert isinstance(side_by_side, BinaryTable)
     assert side_by_side.labelled.tolist() == [1500, 2500]
     total = side_by_side.with_parts([part.sum(axis=0) for part in side_by_side.parts()])

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pytest
+from scipy.sparse import csr_array
 from sqlalchemy import select
 
 from monitors.layout import CategoryLayout, Layout, NumericLayout
@@ -107,12 +108,24 @@ def check(profile: Profile, rows: pd.DataFrame, layout: Layout, *, labels: bool)
                 assert found.mean == pytest.approx(numbers.mean(), rel=1e-12)
                 assert found.m2 == pytest.approx(((numbers - numbers.mean()) ** 2).sum(), rel=1e-9, abs=1e-9)
     if labels and len(rows):
-        table = profile.outcomes["all"].sum(axis=(0, 3))
-        places = {"0": 0, "1": 1}
-        expected = np.zeros((3, 3))
-        for truth, prediction in zip(rows["ground_truth"], rows["prediction"], strict=True):
-            expected[places.get(truth, 2) if isinstance(truth, str) else 2, places[prediction]] += 1
-        assert table.tolist() == expected.tolist()
+        assert profile.outcomes["all"].sum(axis=(0, 3)).tolist() == confusion(rows)
+
+
+def confusion(rows: pd.DataFrame) -> list[list[float]]:
+    """Count rows by label and prediction: 0, 1, unknown."""
+    places = {"0": 0, "1": 1}
+    counted = np.zeros((3, 3))
+    for truth, prediction in zip(rows["ground_truth"], rows["prediction"], strict=True):
+        counted[places.get(truth, 2) if isinstance(truth, str) else 2, places[prediction]] += 1
+    return counted.tolist()
+
+
+def check_hours(found: csr_array | None, rows: pd.DataFrame, layout: Layout) -> None:
+    """Compare the outcomes of hours side by side with counts made by pandas."""
+    assert found is not None
+    table = layout.tables["all"]
+    cells = found[:, table.offset : table.offset + table.size].toarray().reshape(-1, *table.shape)
+    assert cells.sum(axis=(1, 4)).tolist() == [confusion(part) for _, part in rows.groupby("bucket")]
 
 
 def tell(shop: Shop, seed: int, steps: int = 40) -> Story:
@@ -148,7 +161,10 @@ def tell(shop: Shop, seed: int, steps: int = 40) -> Story:
                 with shop.database.reading() as session:
                     version = session.get_one(VersionRow, shop.version_ids[name])
                     found = shop.profiles.window(session, version, 1, hours(first, last), labels=labels)
+                    cut = shop.profiles.bucket_outcomes(session, version, 1, hours(first, last)) if labels else None
                 check(found, inside, layouts[name], labels=labels)
+                if labels and len(inside):
+                    check_hours(cut, inside, layouts[name])
     return story
 
 
@@ -249,6 +265,42 @@ def rows_of(shop: Shop, first: int, last: int, number: int = 1, *, labels: bool 
     with shop.database.reading() as session:
         version = session.get_one(VersionRow, shop.version_ids["a"])
         return shop.profiles.window(session, version, number, hours(first, last), labels=labels).rows
+
+
+def outcomes_of(shop: Shop, first: int, last: int) -> list[float]:
+    """Return the rows of each bucket that the outcomes are told by."""
+    with shop.database.reading() as session:
+        version = session.get_one(VersionRow, shop.version_ids["a"])
+        found = shop.profiles.bucket_outcomes(session, version, 1, hours(first, last))
+    assert found is not None
+    return [float(rows) for rows in found.sum(axis=1)]
+
+
+def test_outcomes_of_hours_are_counted_without_storing_profiles_of_hours(tmp_path: Path) -> None:
+    shop = Shop(tmp_path / "data")
+    with_layout(shop)
+    # Two rows in hour 0, one in each of the hours 1 to 23; the day is stored, its hours are not.
+    posted(shop, [START, *(START + h * HOUR for h in range(24))])
+    assert rows_of(shop, 0, 24, labels=True) == 25
+    before = stored(shop)
+    assert outcomes_of(shop, 0, 24) == [2.0, *[1.0] * 23]
+    assert stored(shop) == before
+    # An hour that is stored and one that is outdated by a late row.
+    assert rows_of(shop, 3, 5, labels=True) == 2
+    posted(shop, [START + 4 * HOUR + 1], start=100)
+    assert outcomes_of(shop, 2, 6) == [1.0, 1.0, 2.0, 1.0]
+
+
+def test_outcomes_of_more_than_a_week_are_told_by_day(tmp_path: Path) -> None:
+    shop = Shop(tmp_path / "data")
+    with_layout(shop)
+    # Three rows a day for nine days, none on the fifth; the last three hours are an unfinished day's.
+    moments = [START + (24 * day + h) * HOUR for day in range(9) if day != 4 for h in (1, 2, 20)]
+    posted(shop, moments)
+    assert outcomes_of(shop, 0, 8 * 24) == [3.0] * 7
+    assert rows_of(shop, 0, 8 * 24, labels=True) == 21
+    assert outcomes_of(shop, 0, 8 * 24) == [3.0] * 7
+    assert outcomes_of(shop, 2, 8 * 24) == [1.0, 1.0, *[3.0] * 6], "hours at the edges"
 
 
 def test_a_late_row_is_seen_in_every_layout_and_in_the_day_it_belongs_to(tmp_path: Path) -> None:
