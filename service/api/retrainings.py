@@ -1,5 +1,6 @@
 """Retraining over HTTP: a model's policy, what was asked for, the rows to train on, what a receiver reports."""
 
+from contextlib import suppress
 from typing import Annotated, Any, Literal
 
 from anyio.to_thread import run_sync
@@ -30,7 +31,7 @@ from service.api.depends import (
 from service.api.jobs import Progress, answer, jobs_of
 from service.api.problems import refused
 from service.assembly import Assembly
-from service.problems import Conflict, Fault, NotFound, Unprocessable
+from service.problems import Conflict, Fault, NotFound, Problem, Unprocessable
 from service.retraining import NotAsked
 from service.tables import (
     AlertRow,
@@ -458,7 +459,8 @@ def status(retraining: str, body: StatusBody, parts: Parts, token: Token = "") -
                 )
             )
     if at_once:
-        candidates.judge(parts.explanations, parts.sealer, uid)
+        with suppress(Problem):  # the report is taken; what cannot be compared now is compared by a worker later
+            candidates.judge(parts.explanations, parts.sealer, uid)
     with parts.database.reading() as session:
         row = session.scalars(select(RetrainingRow).where(RetrainingRow.uid == uid)).one()
         return {"id": uid, "state": row.state, "changed": changed, "comparison": row.comparison}

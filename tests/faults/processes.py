@@ -117,7 +117,7 @@ class Site:
         process.start()
         self.running[name] = process
         if "api" in settings.roles:
-            wait_until(lambda: self.answers() or not process.is_alive(), what=f"the start of {name}")
+            wait_until(lambda: self.answers() or not process.is_alive(), 180, f"the start of {name}")
             assert process.is_alive(), log.read_text()[-4000:]
 
     def answers(self) -> bool:
