@@ -33,10 +33,11 @@ from monitors.estimation import (
 from monitors.null import CALIBRATING, ENOUGH_BLOCKS, thinned
 from monitors.performance import Labelled, PerformanceParameters, least_effect
 from monitors.resampling import LEVEL, OutcomeNull, deterioration, figures, spread_of
-from monitors.tables import MulticlassTable, RegressionTable, Table, task_of
+from monitors.tables import BinaryTable, MulticlassTable, RegressionTable, Table, task_of
 
 DRAWS = 200
 RATE_BINS = 20
+WEIGHT_BINS = 16
 LEAST_SHIFT = 0.02
 """Least mean distance of the label's rate given the score that is reported."""
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -100,9 +101,10 @@ def _by_scores(comparison: Comparison, parameters: ConceptParameters, labelled: 
         kept = np.flatnonzero(aligned.blocks.labelled >= parameters.min_rows)
         if kept.size >= ENOUGH_BLOCKS:
             some = aligned.blocks.with_parts([part[kept] for part in aligned.blocks.parts()])
+            rows = some.labelled
+            some = scored_alike(some, aligned.window)
             told, hoped = figures(metrics, _told(some)), figures(metrics, calibration.expected(some))
             quiet = {figure: told[figure] - hoped[figure] for figure in hoped if figure in told}
-            rows = some.labelled
     still = {figure: np.zeros_like(values) for figure, values in moved.items()}
     zero = {figure: np.zeros(()) for figure in moved}
     null = OutcomeNull((moved, still), float(labelled.labelled), quiet, zero if quiet is not None else None, rows)
@@ -155,6 +157,35 @@ def _by_scores(comparison: Comparison, parameters: ConceptParameters, labelled: 
                 )
     results += _shifts(comparison, parameters, labelled, aligned, generator)
     return sorted(results, key=lambda result: not result.decides)
+
+
+def scored_alike(blocks: Table, window: Table) -> Table:
+    """Return blocks whose rows are weighted so that together their scores are distributed as the window's.
+
+    Labels that swing by the day move a figure by other amounts where other scores come, and its sampling error is
+    another: only blocks that are scored alike say how far the window's figure swings when its concept has not changed.
+    Cells are weighted in at most ``WEIGHT_BINS`` groups of neighbours, so that the weights are not the window's noise.
+    """
+    if isinstance(blocks, BinaryTable):
+        return blocks.with_parts([_weighted(blocks.cells, asked_of(window)[""].cells)])
+    asked = asked_of(window)
+    own = [_weighted(table.cells, asked[name].cells) for name, table in asked_of(blocks).items()]
+    return blocks.with_parts([blocks.parts()[0], *own])
+
+
+def _weighted(blocks: Counts, window: Counts) -> Counts:
+    """Return counts of shape (blocks, label, prediction, score cell) in the window's shares of the score cells."""
+    came, held = window[..., :-1].sum(axis=(0, 1)), blocks[..., :-1].sum(axis=(0, 1, 2))
+    if not came.sum() or not held.sum():
+        return blocks
+    both = (came / came.sum() + held / held.sum()) / 2
+    middle = np.cumsum(both) - both / 2
+    group = np.minimum(middle * WEIGHT_BINS, WEIGHT_BINS - 1).astype(np.int64)
+    now, before = (np.bincount(group, part / part.sum(), WEIGHT_BINS) for part in (came, held))
+    ratio = np.divide(now, before, out=np.zeros(WEIGHT_BINS), where=before > 0)
+    found = blocks.copy()
+    found[..., :-1] *= ratio[group]
+    return found
 
 
 def _told(table: Table) -> Table:

@@ -130,7 +130,7 @@ class OutcomeNull:
             return None
         draws = deterioration(direction, windows, baselines)
         draws = draws[~np.isnan(draws)]
-        if draws.size < (1 - MOST_UNDEFINED) * PERMUTATIONS:
+        if draws.size < (1 - MOST_UNDEFINED) * windows.size:
             return None
         observed = float(deterioration(direction, now, before))
         reached = int((draws >= observed - 1e-12).sum())

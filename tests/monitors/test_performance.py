@@ -11,8 +11,10 @@ import pytest
 
 from monitors import discovery
 from monitors.budget import BudgetPolicy
+from monitors.concept import scored_alike
 from monitors.contract import Figure, Kind, Result, Task, Verdict
-from monitors.estimation import Calibration
+from monitors.estimation import Aligned, Calibration
+from monitors.performance import Labelled
 from monitors.tables import BinaryTable, MulticlassTable, table_of, table_of_rows
 from tests.monitors.labelled import CLASSES, binary_rows, multiclass_rows, profiles_of, regression_rows
 from tests.monitors.measuring import Measuring
@@ -203,6 +205,39 @@ def test_other_inputs_are_a_covariate_part_and_no_concept_drift(quiet: Measuring
     parts = {one.metric: one for one in found}
     assert (parts["accuracy_covariate_part"].value or 0) < -0.05
     assert abs(parts["accuracy_concept_part"].value or 1) < 0.05
+
+
+def test_without_quiet_blocks_concept_drift_is_judged_by_the_chance_of_the_labels_alone() -> None:
+    alone = Measuring(binary_rows(10_000, 1), BINARY)
+    found = measured("concept_drift", alone, binary_rows(1000, 3, flip=0.25))
+    parts = {one.metric: one for one in found if one.decides}
+    assert all(one.p_value is not None for one in parts.values())
+    assert parts["accuracy_concept_part"].note.startswith("calibrating")
+    assert "accuracy_concept_part" in alarms(found)
+    assert not alarms(measured("concept_drift", alone, binary_rows(1000, 2)))
+
+
+def test_blocks_are_weighted_to_the_scores_of_the_window() -> None:
+    """Labels keep their rates given the score; 16 groups of score cells get the window's shares, and no row is lost."""
+    measuring = Measuring(binary_rows(12_000, 1), BINARY, blocks=30)
+    comparison = measuring.against(binary_rows(2000, 2, shift=1.0))
+    labelled = Labelled.of(comparison)
+    assert labelled is not None
+    assert labelled.baseline is not None
+    aligned = Aligned.of(labelled.window, labelled.baseline, labelled.blocks)
+    assert isinstance(aligned.window, BinaryTable)
+    assert isinstance(aligned.blocks, BinaryTable)
+    alike = scored_alike(aligned.blocks, aligned.window)
+    assert isinstance(alike, BinaryTable)
+    shares = [
+        np.cumsum(part / part.sum()) for part in (aligned.window.scored.sum(axis=0), alike.scored.sum(axis=(0, 1)))
+    ]
+    before = aligned.blocks.scored.sum(axis=(0, 1))
+    assert np.abs(np.cumsum(before / before.sum()) - shares[0]).max() > 0.2
+    assert np.abs(shares[1] - shares[0]).max() < 1 / 16
+    assert float(alike.rows.sum()) == pytest.approx(float(aligned.blocks.rows.sum()), rel=1e-9)
+    rates = [(part[1] / part.sum(axis=0)) for part in (alike.scored.sum(axis=0), aligned.blocks.scored.sum(axis=0))]
+    assert rates[0] == pytest.approx(rates[1])
 
 
 def test_labels_that_are_not_a_fair_sample_are_told(quiet: Measuring) -> None:
