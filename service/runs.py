@@ -71,6 +71,7 @@ ATTEMPTS = 2
 """A run that fails so often stays failed."""
 CRASHES = 5
 WAITING = "waiting_for_labels"
+UNFINISHED = ("queued", "running")
 WORK_SECONDS = 240.0
 """What a run may spend in the worker process at a time."""
 BLIND_AFTER = 3
@@ -116,8 +117,8 @@ class Due:
     live: bool = True
     backfill: bool = False
     judge: bool = True
-    again: bool = False
-    """Whether a window that has been run already is run again, as a new revision."""
+    run_id: int | None = None
+    """The run that is queued for it, or was begun; none where the window's turn has come."""
 
     @property
     def grid(self) -> Grid:
@@ -288,18 +289,9 @@ def record(session: Session, workshop: Workshop, due: Due, claim: Claim, measure
     if earlier is not None and run.status in JUDGED and earlier.status in JUDGED and run.status != earlier.status:
         told = f"judged {earlier.status}; by what is known now it would be {run.status}"
         run.reason = f"{told}: {run.reason}" if run.reason else told
-    session.execute(
-        update(RunRow)
-        .where(
-            RunRow.monitor_id == run.monitor_id,
-            RunRow.version_id == run.version_id,
-            RunRow.starts_at == run.starts_at,
-            RunRow.ends_at == run.ends_at,
-            RunRow.id != run.id,
-        )
-        .values(current=False)
-    )
-    run.current = not _is_in_empty_span(session, run)
+    run.current = not (_is_in_empty_span(session, run) or _has_successor(session, run))
+    if run.current:
+        session.execute(update(RunRow).where(*_same_window(run), RunRow.revision < run.revision).values(current=False))
     session.flush()
     if deciding:
         session.execute(insert(ResultRow), [_result_row(run, result) for result in deciding])
@@ -363,7 +355,13 @@ def _claimed(session: Session, workshop: Workshop, due: Due) -> Claim | None:
         .with_for_update(skip_locked=True)
     ).all()
     newest = rows[0] if rows else None
-    if newest is not None and newest.status in ("queued", "running"):
+    if due.run_id is not None:
+        newest = next((row for row in rows if row.id == due.run_id), None)
+        if newest is None or newest.status not in UNFINISHED:
+            return None  # somebody is at it, or was
+    if newest is not None and newest.status in UNFINISHED:
+        if newest.backfill != due.backfill:
+            return None  # what was asked for is no turn of the window, and the other way round
         held = newest.status == "running" and newest.lease_until is not None and newest.lease_until > leased
         if held and not is_gone(newest.owner or "", workshop.database):
             return None
@@ -374,7 +372,7 @@ def _claimed(session: Session, workshop: Workshop, due: Due) -> Claim | None:
         newest.status, newest.attempt = "running", newest.attempt + 1
         newest.owner, newest.lease_until, newest.started_at = owner_here(), leased + lease, now
         return Claim(newest.id, newest.attempt)
-    if newest is not None and not due.again and (due.backfill or not newest.backfill):
+    if newest is not None and (due.backfill or not newest.backfill):
         return None
     revision = newest.revision + 1 if newest is not None else 1
     monitor, version, window = due.monitor, due.version, due.window
@@ -497,6 +495,24 @@ def next_revision(session: Session, monitor_id: int, version_id: int, window: Sp
         )
     )
     return int(known or 0) + 1
+
+
+def _same_window(run: RunRow) -> tuple[Any, ...]:
+    """Return the conditions that another run is of the same window."""
+    return (
+        RunRow.monitor_id == run.monitor_id,
+        RunRow.version_id == run.version_id,
+        RunRow.starts_at == run.starts_at,
+        RunRow.ends_at == run.ends_at,
+    )
+
+
+def _has_successor(session: Session, run: RunRow) -> bool:
+    """Return whether a later revision of the window is in force already."""
+    later = select(RunRow.id).where(
+        *_same_window(run), RunRow.revision > run.revision, RunRow.current.is_(True), RunRow.status.not_in(UNFINISHED)
+    )
+    return session.scalar(later.limit(1)) is not None
 
 
 def _inside(run: RunRow) -> tuple[Any, ...]:

@@ -21,7 +21,7 @@ from service.assembly import Assembly
 from service.lake import host, quarantine
 from service.lake.lease import is_gone, lease_now
 from service.problems import Conflict, NotFound, Problem, Unavailable
-from service.runs import Due, Workshop
+from service.runs import UNFINISHED, Due, Workshop
 from service.tables import (
     AlertRow,
     ArrivalRow,
@@ -37,7 +37,6 @@ from service.tables import (
 )
 from service.words import HOUR, Span, bucket_of, bucket_start, derived_id
 
-UNFINISHED = ("queued", "running")
 BACKFILL = "backfill"
 """The kind of job whose work is runs in the queue: any worker does it, whichever process was asked."""
 RUNS_PER_TICK = 100
@@ -480,7 +479,7 @@ class Scheduler:
                     live=due.live and not run.backfill,
                     backfill=run.backfill,
                     judge=run.judged or not run.backfill,
-                    again=True,
+                    run_id=run.id,
                 )
             )
         return found

@@ -26,6 +26,9 @@ RENEWALS = 3
 
 log = structlog.get_logger(__name__)
 
+_held: set[tuple[str, str, int]] = set()
+"""What threads of this process work under: the database, the lease's name and token."""
+
 
 @cache
 def boot() -> str:
@@ -119,7 +122,8 @@ class Lease:
             row.until = lease_now(session, database) + timedelta(seconds=seconds)
 
     def release(self, database: Database) -> None:
-        """Let the next one have it."""
+        """Let the next one have it; where that cannot be written, this process still knows that it is free."""
+        _held.discard((database.url, self.name, self.token))
         with database.writing() as session:
             row = session.get(LeaseRow, self.name, with_for_update=True)
             if row is not None and (row.token, row.owner) == (self.token, self.owner):
@@ -151,6 +155,9 @@ def _take(database: Database, name: str, seconds: float) -> Lease | None:
             row = LeaseRow(name=name, owner="", token=0, until=EPOCH)
             session.add(row)
         elif row.owner and row.until > now and not is_gone(row.owner, database):
-            return None
+            forgotten = row.owner == owner and (database.url, name, row.token) not in _held
+            if not forgotten:
+                return None
         row.owner, row.token, row.until = owner, row.token + 1, now + timedelta(seconds=seconds)
+        _held.add((database.url, name, row.token))  # before others can see whose it is
         return Lease(name, owner, row.token)

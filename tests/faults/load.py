@@ -332,7 +332,7 @@ def check_windows(parts: Assembly, session: Session) -> int:
         last = grid.last_end(first.start, parts.clock.now() - timedelta(seconds=parts.settings.lateness_seconds))
         at = first.start
         for run in runs:
-            assert run.starts_at == at, f"{monitor.name}: a window is missing or double at {at}, next {run.starts_at}"
+            assert run.starts_at == at, f"{monitor.name}: a window is missing or double at {at}: {story(session, run)}"
             at = run.ends_at
         assert at == last, f"{monitor.name}: windows end at {at}, not {last}"
         walked += len(runs)
@@ -350,6 +350,19 @@ def check_windows(parts: Assembly, session: Session) -> int:
     ).all()
     assert [row for row in halves if row[1] != row[2]] == [], "results stored in part"
     return walked
+
+
+def story(session: Session, at: RunRow) -> str:
+    """Return every run of a monitor that touches a window, for whoever finds a gap or an overlap."""
+    near = (RunRow.starts_at <= at.ends_at, RunRow.ends_at >= at.starts_at)
+    rows = session.scalars(select(RunRow).where(RunRow.monitor_id == at.monitor_id, *near).order_by(RunRow.id)).all()
+    told = (
+        f"{row.id} {row.starts_at:%H:%M}-{row.ends_at:%H:%M} revision {row.revision} {row.status} rows {row.rows}"
+        f"{' current' if row.current else ''}{' asked for' if row.backfill else ''} attempt {row.attempt}"
+        f" from {row.started_at} to {row.finished_at}"
+        for row in rows
+    )
+    return "; ".join(told)
 
 
 def check_calls(site: Site, session: Session, secret: str) -> int:

@@ -11,12 +11,14 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from sqlalchemy import func, select, update
 
 from service import baselines, runs
 from service.clock import SetClock
 from service.runs import claimed, decode_results, execute, record
+from service.scheduler import Scheduler
 from service.tables import (
     BaselineRow,
     ExclusionRow,
@@ -570,3 +572,99 @@ def asked_for(shop: Watched, window: Span) -> None:
                 attempt=0,
             )
         )
+
+
+class Walk:
+    """What happens to a shop in any order: records late, windows asked for, two workers, in the middle of a run."""
+
+    days = 6
+
+    def __init__(self, shop: Watched, seed: int) -> None:
+        self.shop, self.random = shop, np.random.default_rng(seed)
+        self.told, self.over, self.depth = {0}, 0, 0
+        shop.stream(0, 24)
+
+    def step(self) -> None:
+        {
+            "post": self.post,
+            "ask": self.ask,
+            "work": lambda: self.shop.another()._work(),
+            "run": lambda: self.shop.another()._run(),
+            "seal": self.shop.seal,
+        }[str(self.random.choice(["post", "ask", "work", "run", "seal"]))]()
+
+    def post(self) -> None:
+        number = int(self.random.integers(0, self.over + 1))
+        if number not in self.told:
+            self.told.add(number)
+            self.shop.stream(24 * number, 24 * number + 24)
+
+    def ask(self) -> None:
+        window = day(int(self.random.integers(0, max(1, self.over))))
+        if all(run.status not in runs.UNFINISHED for run in self.shop.runs() if run.starts_at == window.start):
+            asked_for(self.shop, window)
+
+    def meanwhile(self, *_: Any) -> None:
+        """Let others work in the midst of it."""
+        if self.depth < 2 and self.random.random() < 0.4:
+            self.depth += 1
+            self.step()
+            self.depth -= 1
+
+
+def any_order(folder: Path, seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Walk, then finish what is left, and find each day in one run in force, with its records where it has any."""
+    shop = Watched(folder)
+    walk = Walk(shop, seed)
+    with monkeypatch.context() as interposed:
+        measurement, do = runs.measurement, Scheduler._do
+
+        def measured(*given: Any) -> runs.Measured:
+            found = measurement(*given)
+            walk.meanwhile()
+            return found
+
+        def done(scheduler: Scheduler, work: Any) -> bool:
+            walk.meanwhile()
+            return do(scheduler, work)
+
+        interposed.setattr(runs, "measurement", measured)
+        interposed.setattr(Scheduler, "_do", done)
+        for _ in range(10 * walk.days):
+            walk.step()
+            if walk.over < walk.days and walk.random.random() < 0.2:
+                walk.over += 1
+                shop.at_hour(24 * walk.over + 1)
+    shop.at_hour(24 * walk.days + 1)
+    for _ in range(40):
+        shop.seal()
+        if not shop.run() and all(run.status not in runs.UNFINISHED for run in shop.runs()):
+            break
+        shop.clock.move(timedelta(minutes=20))
+    else:
+        raise AssertionError("work is left after forty rounds")
+    current = sorted(shop.runs(current=True), key=lambda run: (run.starts_at, run.ends_at))
+    at = day(0).start
+    for run in current:
+        assert run.starts_at == at, (seed, run.starts_at, at)
+        at = run.ends_at
+        held = [number for number in walk.told if run.starts_at <= day(number).start < run.ends_at]
+        assert (run.status, len(held)) in {("ok", 1), ("no_data", 0)}, (seed, run.starts_at, run.status)
+    assert at >= day(walk.days - 1).end
+    judged = [run.starts_at for run in shop.runs() if run.judged]
+    assert len(judged) == len(set(judged)) == len(walk.told)
+    shop.database.close()
+
+
+@pytest.mark.parametrize("seed", [1, 401])
+def test_records_late_and_windows_asked_for_in_any_order_leave_each_day_in_one_run(
+    tmp_path: Path, seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    any_order(tmp_path, seed, monkeypatch)
+
+
+@pytest.mark.long
+@pytest.mark.timeout(900)
+def test_sixty_more_orders_leave_each_day_in_one_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for seed in range(2, 62):
+        any_order(tmp_path / str(seed), seed, monkeypatch)

@@ -15,7 +15,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from sqlalchemy import func, select
+from sqlalchemy import func, select, text
+from sqlalchemy.exc import IntegrityError
 
 from service.database import from_microseconds
 from service.ingest.buffer import BatchDamaged, Buffer
@@ -394,6 +395,22 @@ def test_the_lease_of_a_dead_process_is_free_at_once(tmp_path: Path) -> None:
     )
     subprocess.run([sys.executable, "-c", code, shop.settings.database], check=True, cwd=ROOT, capture_output=True)
     assert lease.take(shop.database, "work") is not None
+
+
+def test_a_lease_that_could_not_be_given_back_is_free_to_its_own_process_at_once(tmp_path: Path) -> None:
+    shop = Shop(tmp_path / "data")
+    mine = lease.take(shop.database, "work")
+    assert mine is not None
+    with shop.database.writing() as session:
+        full = "CREATE TRIGGER full BEFORE UPDATE ON lease BEGIN SELECT RAISE(ABORT, 'database or disk is full'); END"
+        session.execute(text(full))
+    with pytest.raises(IntegrityError, match="full"):
+        mine.release(shop.database)
+    with shop.database.writing() as session:
+        session.execute(text("DROP TRIGGER full"))
+    again = lease.take(shop.database, "work")
+    assert again is not None
+    assert again.token == mine.token + 1
 
 
 def test_a_page_begins_where_the_one_before_ended(tmp_path: Path) -> None:
