@@ -16,6 +16,10 @@ PEERS_VENV := build/peers
 SMCLARIFY_VENV := build/smclarify
 # One more than the cores of a small machine: many tests wait for a process, a browser or a clock.
 WORKERS ?= 3
+# A file's tests share what they open; the files come in the order of tests/conftest.py, the longest first.
+SPREAD := -n $(WORKERS) --dist loadfile --no-loadscope-reorder
+test faults ci: export OMP_NUM_THREADS = 1
+test faults ci: export OPENBLAS_NUM_THREADS = 1
 
 .PHONY: help
 help: ## Show what can be made
@@ -56,20 +60,26 @@ demo: install ## Start Plumbline on http://127.0.0.1:8000 with a demonstration m
 	@$(BIN)/plumbline demo
 
 .PHONY: check
-check: install $(VENV)/.tested ## Style, types and import contracts
+check: style ## Style, types and import contracts
+	@$(BIN)/mypy
+
+.PHONY: style
+style: install $(VENV)/.tested
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/lint-imports --no-cache
-	@$(BIN)/mypy
 
+# Types are checked by one process for a minute, beside the tests; what it says comes last.
 .PHONY: test
-test: check ## Everything but the long suites
-	@$(BIN)/pytest -n $(WORKERS) --dist loadfile -m 'not long'
+test: style ## `make check`, and everything but the long suites
+	@mkdir -p build; $(BIN)/mypy > build/types.txt 2>&1 & types=$$!; failed=0; \
+	$(BIN)/pytest $(SPREAD) -m 'not long' || failed=$$?; \
+	wait $$types || failed=1; cat build/types.txt; exit $$failed
 
 .PHONY: faults
 faults: TESTED ?= $(BIN)
 faults: install $(VENV)/.tested ## The long form of what is killed, frozen, filled and damaged: about half an hour
-	@$(TESTED)/pytest -n $(WORKERS) --dist loadfile -m long tests/faults
+	@$(TESTED)/pytest $(SPREAD) -m long tests/faults
 
 .PHONY: full
 full: $(CI_VENV)/.installed
@@ -93,7 +103,7 @@ $(SMCLARIFY_VENV)/.installed: requirements/smclarify.txt
 
 .PHONY: ci
 ci: full smclarify $(BUNDLE) ## The full install in an empty environment, the long suites, one pass of each benchmark
-	@$(CI_VENV)/bin/pytest -n $(WORKERS) --dist loadfile -m long --ignore tests/faults
+	@$(CI_VENV)/bin/pytest $(SPREAD) -m long --ignore tests/faults
 	@$(MAKE) --no-print-directory bench || echo 'A benchmark fell short of a figure; the tables above say which.'
 
 $(PEERS_VENV)/.installed: requirements/peers.txt requirements/build.txt pyproject.toml hatch_build.py

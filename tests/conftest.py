@@ -32,6 +32,18 @@ def refuse_skip(report: Any) -> None:
         report.longrepr = f"REFUSE_SKIPS is set and this was skipped: {reason}"
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with what takes longest, services that are run and harmed, so that no worker is left alone with it."""
+    here = Path(__file__).parent
+    folders = [here / "faults", here, here / "service"]
+
+    def place(item: pytest.Item) -> int:
+        folder = item.path.parent
+        return folders.index(folder) if folder in folders else len(folders)
+
+    items.sort(key=place)
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport() -> Any:
     report = yield
