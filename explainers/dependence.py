@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy.stats.mstats import mquantiles
 
 from explainers.contract import Bound, Numbers, Refusal, Scale
 
@@ -57,6 +56,8 @@ def _grid(known: pd.Series, points: int) -> list[Any]:
         return [str(value) for value in known.value_counts().index[:points]]
     if len(distinct) <= points:
         return [float(value) for value in np.sort(distinct)]
+    from scipy.stats.mstats import mquantiles  # a second of imports that explanations do without
+
     low, high = mquantiles(known.to_numpy(np.float64), [0.05, 0.95])
     if low == high:
         low, high = known.min(), known.max()

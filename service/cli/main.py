@@ -84,11 +84,11 @@ def serve(
     roles: Roles = None,
 ) -> None:
     """Serve the API, the dashboards and the monitors until a signal ends it."""
-    from service.cli import serving
-
     settings = settings_of(data_dir=data, roles=roles)
     if "api" not in settings.roles:
         raise fail("serving without the role api makes no sense; `plumbline worker` does the other roles", 2)
+    from service.cli import serving
+
     settings, listening = listened(settings, host, port)
 
     def announce(assembly: "Assembly", _stop: object) -> None:
@@ -108,13 +108,13 @@ def serve(
 @app.command()
 def worker(data: Data = None, roles: Roles = None) -> None:
     """Do the work beside the API (seal, run monitors, send) until a signal ends it; any number may work together."""
-    from service.cli import serving
-
     settings = settings_of(data_dir=data, roles=roles)
     if roles is None and "roles" not in settings.model_fields_set:
         settings = settings.model_copy(update={"roles": tuple(role for role in ROLES if role != "api")})
     if "api" in settings.roles:
         raise fail("a worker takes no requests; `plumbline serve` has the role api", 2)
+    from service.cli import serving
+
 
     def announce(_assembly: "Assembly") -> None:
         console(error=True).print(f"Plumbline works: {', '.join(settings.roles)}", markup=False)

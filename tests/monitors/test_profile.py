@@ -1,6 +1,7 @@
 """Profiles: small on disk at any traffic, back from their bytes as they were, and read as numbers."""
 
 from contextlib import suppress
+from functools import cache
 
 import numpy as np
 import pyarrow as pa
@@ -51,7 +52,10 @@ def wide_columns(batch: pa.RecordBatch) -> Layout:
     return plan_layout([batch], columns, outcomes=outcomes)
 
 
-WIDE = wide_columns(wide_rows(50_000, 0))
+@cache
+def wide() -> Layout:
+    """Return the layout of fifty thousand such rows."""
+    return wide_columns(wide_rows(50_000, 0))
 
 
 def size(profile: Profile) -> int:
@@ -59,11 +63,11 @@ def size(profile: Profile) -> int:
 
 
 def test_a_profile_of_1000_rows_of_50_columns_is_at_most_64_kilobytes() -> None:
-    assert size(profile_batches([wide_rows(1000, 1)], WIDE)) <= 64_000
+    assert size(profile_batches([wide_rows(1000, 1)], wide())) <= 64_000
 
 
 def test_a_profile_of_a_million_rows_of_50_columns_is_at_most_400_kilobytes() -> None:
-    profile = profile_batches((wide_rows(50_000, seed) for seed in range(1, 21)), WIDE)
+    profile = profile_batches((wide_rows(50_000, seed) for seed in range(1, 21)), wide())
     assert profile.rows == 1_000_000
     assert size(profile) <= 400_000
 

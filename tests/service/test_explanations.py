@@ -67,7 +67,10 @@ def file(frame: pd.DataFrame, start: datetime, prefix: str, **columns: Any) -> b
 
 @pytest.fixture(scope="module")
 def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestClient]:
-    """Return a service with a model of defaults, its baseline, and a day of predictions; and a model with nothing."""
+    """Return a service with two models of defaults, their baselines and a day of predictions; and a model with nothing.
+
+    The first is what LightGBM learnt, uploaded; nothing is uploaded for the others.
+    """
     settings = Settings(
         data_dir=tmp_path_factory.mktemp("explanations"),
         admin_key=SecretStr(ADMIN_KEY),
@@ -78,19 +81,26 @@ def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestClient]:
     headers = {"authorization": f"Bearer {ADMIN_KEY}", "prefer": "wait=60"}
     with TestClient(create_app(settings, SetClock(NOW)), raise_server_exceptions=False, headers=headers) as made:
         about = {"task": "binary", "classes": ["0", "1"], "positive_class": "1", "favourable_outcome": "0"}
-        for name in ("loans", "bare"):
+        for name in ("loans", "served", "bare"):
             assert made.post("/v1/models", json={"name": name, **about}).status_code == 201
         csv_type = {"content-type": "text/csv"}
         roles = {name: name for name in ("score", "prediction", "timestamp", "prediction_id")}
         baseline = file(people(400, 3), NOW - timedelta(days=30), "b")
-        answer = made.post(
-            "/v1/models/loans/baselines", params={"name": "reference", **roles}, content=baseline, headers=csv_type
-        )
-        assert answer.status_code == 201, answer.text
+        for name in ("loans", "served"):
+            answer = made.post(
+                f"/v1/models/{name}/baselines",
+                params={"name": "reference", **roles},
+                content=baseline,
+                headers=csv_type,
+            )
+            assert answer.status_code == 201, answer.text
         sent = file(people(200, 4), NOW - timedelta(days=1), "p")
-        for name in ("loans", "bare"):
+        for name in ("loans", "served", "bare"):
             answer = made.post(f"/v1/models/{name}/predictions", content=sent, headers=csv_type)
             assert answer.status_code == 200, answer.text
+        answer = put(made, artifact())
+        assert answer.status_code == 200, answer.text
+        assert answer.json()["inputs"] == NAMES
         yield made
 
 
@@ -99,10 +109,7 @@ def put(client: TestClient, data: bytes, model: str = "loans") -> Any:
 
 
 def test_a_prediction_is_explained_by_its_id(client: TestClient) -> None:
-    answer = put(client, artifact())
-    assert answer.status_code == 200, answer.text
-    assert answer.json()["inputs"] == NAMES
-    digest = answer.json()["digest"]
+    digest = client.get("/v1/models/loans/versions/1/artifact").json()["digest"]
     answer = client.post("/v1/models/loans/explanations", json={"prediction_ids": ["p0", "p1"], "keep": True})
     assert answer.status_code == 200, answer.text
     told = answer.json()
@@ -142,7 +149,6 @@ def test_a_prediction_is_explained_by_its_id(client: TestClient) -> None:
 
 
 def test_posted_records_are_explained_on_the_scale_that_is_asked_for(client: TestClient) -> None:
-    put(client, artifact())
     record = {"features": {"debt": 1.5, "age": 0.0, "income": -1.0}}
     body = {"records": [record], "output": "probability", "class": "0"}
     item = client.post("/v1/models/loans/explanations", json=body).json()["items"][0]
@@ -155,7 +161,6 @@ def test_posted_records_are_explained_on_the_scale_that_is_asked_for(client: Tes
 
 
 def test_importance_and_partial_dependence_of_a_span(client: TestClient) -> None:
-    put(client, artifact())
     span = {"from": (NOW - timedelta(days=1)).isoformat(), "to": NOW.isoformat(), "rows": "150"}
     told = client.get("/v1/models/loans/explanations/global", params=span)
     assert told.status_code == 200, told.text
@@ -212,7 +217,6 @@ def test_faults_of_the_body_are_named(client: TestClient) -> None:
         assert client.post("/v1/models/loans/explanations", json=body).status_code == 422
     assert client.post("/v1/models/loans/explanations", json={"prediction_ids": ["zz"]}).status_code == 404
     assert client.get("/v1/explanations/nope").status_code == 404
-    put(client, artifact())
     body = {"prediction_ids": ["p0"], "method": "magic"}
     answer = client.post("/v1/models/loans/explanations", json=body)
     assert answer.status_code == 422
@@ -247,9 +251,9 @@ def test_a_model_behind_an_endpoint_is_explained_from_outside(
     httpserver.expect_request("/infer").respond_with_handler(answering(protocol))
     url = httpserver.url_for("/infer").replace("localhost", "127.0.0.1")
     endpoint = {"endpoint": {"url": url, "protocol": protocol}}
-    answer = client.put("/v1/models/loans/versions/1/artifact", json=endpoint)
+    answer = client.put("/v1/models/served/versions/1/artifact", json=endpoint)
     assert answer.status_code == 200, answer.text
-    answer = client.post("/v1/models/loans/explanations", json={"prediction_ids": ["p0"]})
+    answer = client.post("/v1/models/served/explanations", json={"prediction_ids": ["p0"]})
     assert answer.status_code == 200, answer.text
     item = answer.json()["items"][0]
     assert (item["method"], item["exact"], item["output"]) == ("enumeration", True, "probability")
@@ -257,20 +261,19 @@ def test_a_model_behind_an_endpoint_is_explained_from_outside(
     assert item["base_value"] + sum(item["attributions"].values()) == pytest.approx(item["prediction"])
     httpserver.clear()
     httpserver.expect_request("/infer").respond_with_data("out of order", status=503)
-    failed = client.post("/v1/models/loans/explanations", json={"prediction_ids": ["p1"]})
+    failed = client.post("/v1/models/served/explanations", json={"prediction_ids": ["p1"]})
     assert failed.status_code == 422
     assert "the endpoint answered 503" in failed.json()["detail"]
 
 
 def test_an_endpoint_inside_is_not_called(client: TestClient) -> None:
     endpoint = {"endpoint": {"url": "http://169.254.169.254/latest", "protocol": "plain"}}
-    answer = client.put("/v1/models/loans/versions/1/artifact", json=endpoint)
+    answer = client.put("/v1/models/served/versions/1/artifact", json=endpoint)
     assert answer.status_code == 422
     assert "PLUMBLINE_OUTBOUND_ALLOW" in answer.json()["detail"]
 
 
 def test_attribution_drift_of_an_uploaded_model_is_monitored(client: TestClient) -> None:
-    put(client, artifact())
     monitor = {
         "name": "explained", "kind": "attribution_drift", "schedule": "daily", "parameters": {"min_rows": 20},
     }  # fmt: skip
