@@ -115,7 +115,6 @@ def worker(data: Data = None, roles: Roles = None) -> None:
         raise fail("a worker takes no requests; `plumbline serve` has the role api", 2)
     from service.cli import serving
 
-
     def announce(_assembly: "Assembly") -> None:
         console(error=True).print(f"Plumbline works: {', '.join(settings.roles)}", markup=False)
 
