@@ -31,7 +31,7 @@ def work(folder: Path, url: str | None, clock: SetClock | SharedClock, hold: flo
         return
     while True:
         if shop.scheduler.run_model(shop.model_id, limit=20) == 0:
-            time.sleep(0.05)
+            time.sleep(0.25)  # windows come one after the other: somebody else is at the next one
 
 
 def execute_slowly(shop: Watched, hold: float) -> None:
