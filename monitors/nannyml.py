@@ -41,12 +41,44 @@ class NannyMLStatistic(BinnedStatistic):
         """Return the figure of one pair of counts of shape (bins,)."""
 
 
-def even_gaps(baseline: Counts, window: Counts, positions: Counts) -> tuple[NDArray[np.float64], Counts]:
-    """Return the ends of even bins of the baseline's range, and the window's cumulative shares less the baseline's."""
-    held = positions[baseline > 0]
-    edges = np.linspace(held[0], held[-1], ESTIMATED + 1)
-    old, new = (np.cumsum(_histogram(counts, positions, edges) / counts.sum()) for counts in (baseline, window))
-    return edges, new - old
+@dataclass(frozen=True)
+class EvenBins:
+    """The baseline's range in even bins: what the window's cumulative share is beyond the baseline's after each.
+
+    It changes only in bins that hold a position: ``gaps`` are those that last for so many ``bins`` each.
+    """
+
+    low: float
+    high: float
+    gaps: Counts
+    bins: NDArray[np.int64]
+
+    @property
+    def width(self) -> float:
+        """The width of a bin."""
+        return (self.high - self.low) / ESTIMATED
+
+    @staticmethod
+    def of(baseline: Counts, window: Counts, positions: Counts) -> "EvenBins":
+        """Cut the range into as many bins as NannyML does."""
+        held = np.flatnonzero(baseline)
+        low, high = float(positions[held[0]]), float(positions[held[-1]])
+        inside = (positions >= low) & (positions <= high)
+        place = _places(positions[inside], low, (high - low) / ESTIMATED)
+        gaps = np.cumsum(window[inside] / window.sum() - baseline[inside] / baseline.sum())
+        last = np.append(place[1:] != place[:-1], True)
+        bins = np.diff(np.concatenate(([0], place[last], [ESTIMATED])))
+        gaps = np.append(0.0, gaps[last])
+        return EvenBins(low, high, gaps[bins > 0], bins[bins > 0])
+
+
+def _places(values: Counts, low: float, width: float) -> NDArray[np.int64]:
+    """Return the even bin of each value, as comparing it with the ends ``low + bin * width`` tells."""
+    if width <= 0:
+        return np.full(values.size, ESTIMATED - 1)
+    place = np.clip(((values - low) / width).astype(np.int64), 0, ESTIMATED - 1)
+    place -= values < place * width + low
+    return place + ((values >= (place + 1) * width + low) & (place < ESTIMATED - 1))
 
 
 def doane_shares(baseline: Counts, window: Counts, positions: Counts, doane: bool = False) -> tuple[Counts, Counts]:

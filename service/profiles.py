@@ -113,6 +113,8 @@ class Profiles:
         self.only: frozenset[str] | None = None
         """The columns that are counted, where not all are."""
         self._layouts: dict[tuple[int, int], Layout] = {}
+        self._tidied: dict[int, datetime] = {}
+        """When old hours of a version were last looked for."""
         self._lock = Lock()
 
     def of(self, part: Slice, only: frozenset[str] | None = None) -> "Profiles":
@@ -162,8 +164,7 @@ class Profiles:
         layout = self.layout(session, version.id, number)
         if span.end <= span.start:
             return Profile.empty(layout)
-        model = session.get_one(ModelRow, version.model_id)
-        closed = bucket_of(watermark(session, model, self.clock, self.settings))
+        closed = self._closed(session, version)
         state = self._state(session, version, number, span)
         pieces, from_hours = self._pieces(state, span, closed, labels)
         parts = self._held(session, version, number, layout, state, pieces, from_hours, closed, labels)
@@ -184,9 +185,7 @@ class Profiles:
         state = self._state(session, version, number, span)
         pieces = [(1, bucket) for bucket in span.hours if bucket in state.counts]
         if span.length > 7 * DAY_HOURS * HOUR:
-            model = session.get_one(ModelRow, version.model_id)
-            closed = bucket_of(watermark(session, model, self.clock, self.settings))
-            pieces, _ = self._pieces(state, span, closed, labels=True)
+            pieces, _ = self._pieces(state, span, self._closed(session, version), labels=True)
         found: dict[Piece, OutcomeCells | None] = {}
         stored = {state.stored[piece].id: piece for piece in pieces if self._usable(state, piece, labels=True)}
         for ids in chunks(list(stored)):
@@ -232,14 +231,24 @@ class Profiles:
         self, session: Session, version: VersionRow, span: Span, *, rows: int = samples.ROWS, labels: bool = False
     ) -> pa.Table | None:
         """Return a simple random sample of a version's sealed rows in a span; see `service.lake.samples.window`."""
-        model = session.get_one(ModelRow, version.model_id)
-        closed = bucket_of(watermark(session, model, self.clock, self.settings))
+        closed = self._closed(session, version)
         found = samples.window(
             session, self.database, self.lake, self.clock, version, span, closed=closed, rows=rows, labels=labels
         )
         return found if found is None or self.slice is None else self.slice.of(found)
 
     # --- what is there ------------------------------------------------------------------------------------------------
+
+    def _closed(self, session: Session, version: VersionRow) -> int:
+        """Return the first bucket that is not complete yet, as it was when the session first asked in this hour."""
+        hour = bucket_of(self.clock.now())
+        known: tuple[int, int] | None = session.info.get(("closed", version.model_id))
+        if known is not None and known[0] == hour:
+            return known[1]
+        model = session.get_one(ModelRow, version.model_id)
+        closed = bucket_of(watermark(session, model, self.clock, self.settings))
+        session.info["closed", version.model_id] = hour, closed
+        return closed
 
     def _state(self, session: Session, version: VersionRow, number: int, span: Span) -> State:
         hours = span.hours
@@ -586,17 +595,23 @@ class Profiles:
         if session is None:
             with self.database.reading() as own:
                 return self.refresh(own, seconds=seconds)
-        until, touched = time.monotonic() + seconds, 0
+        until, touched, now = time.monotonic() + seconds, 0, self.clock.now()
+        marked = set(session.scalars(select(DirtyRow.version_id).where(DirtyRow.part == "inputs").distinct()))
         for version in session.scalars(select(VersionRow).where(VersionRow.layout.is_not(None))).all():
-            model = session.get_one(ModelRow, version.model_id)
-            closed = bucket_of(watermark(session, model, self.clock, self.settings))
+            tidied = self._tidied.get(version.id)
+            tidy = tidied is None or abs(now - tidied) >= timedelta(seconds=REBUILD_SECONDS)
+            if version.id not in marked and not tidy:
+                continue
+            closed = self._closed(session, version)
             for day in self._stale_days(session, version, closed):
                 if time.monotonic() > until:
                     return touched
                 end = min(day + DAY_HOURS, closed)
                 self.window(session, version, version.layout or 1, Span(bucket_start(day), bucket_start(end)))
                 touched += 1
-            self._forget_hours(version, closed)
+            if tidy:
+                self._forget_hours(version, closed)
+                self._tidied[version.id] = now
         return touched
 
     def _stale_days(self, session: Session, version: VersionRow, closed: int) -> list[int]:

@@ -6,7 +6,7 @@ from typing import ClassVar
 import numpy as np
 
 from monitors.contract import Counts
-from monitors.nannyml import ESTIMATED, SOURCE, NannyMLStatistic, even_gaps
+from monitors.nannyml import ESTIMATED, SOURCE, EvenBins, NannyMLStatistic
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,6 +20,6 @@ class NannyMLKolmogorovSmirnov(NannyMLStatistic):
         """Return the gap, from 0 to 1."""
         if baseline.sum() < ESTIMATED:
             return float(np.abs(np.cumsum(window / window.sum() - baseline / baseline.sum())).max())
-        edges, gaps = even_gaps(baseline, window, positions)
-        below = float(window[positions < edges[0]].sum() / window.sum())
-        return float(np.abs(gaps + below).max())
+        even = EvenBins.of(baseline, window, positions)
+        below = float(window[positions < even.low].sum() / window.sum())
+        return float(np.abs(even.gaps + below).max())

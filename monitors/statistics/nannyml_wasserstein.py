@@ -6,7 +6,7 @@ from typing import ClassVar
 import numpy as np
 
 from monitors.contract import Counts
-from monitors.nannyml import ESTIMATED, SOURCE, NannyMLStatistic, even_gaps
+from monitors.nannyml import ESTIMATED, SOURCE, EvenBins, NannyMLStatistic
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,11 +22,11 @@ class NannyMLWasserstein(NannyMLStatistic):
         if baseline.sum() < ESTIMATED:
             gaps = np.abs(np.cumsum(window / window.sum() - baseline / baseline.sum()))[:-1]
             return float(gaps @ np.diff(positions))
-        edges, gaps = even_gaps(baseline, window, positions)
+        even = EvenBins.of(baseline, window, positions)
         size = float(window.sum())
-        smaller, bigger = positions < edges[0], positions > edges[-1]
+        smaller, bigger = positions < even.low, positions > even.high
         below = (float(window[smaller].sum()) + 1) / size if window[smaller].any() else 0.0
-        distance = float(np.abs(gaps + below).sum() * (edges[1] - edges[0]))
-        for outside, end in ((smaller, edges[0]), (bigger, edges[-1])):
+        distance = float(np.abs(even.gaps + below) @ even.bins) * even.width
+        for outside, end in ((smaller, even.low), (bigger, even.high)):
             distance += float(window[outside] @ np.abs(positions[outside] - end)) / size
         return distance
