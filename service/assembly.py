@@ -124,7 +124,7 @@ def assemble(settings: Settings, clock: Clock | None = None) -> Assembly:
     lake = Lake(settings.lake, secret)
     index = Index(lake)
     profiles = Profiles(database, lake, clock, settings)
-    worker = Worker()
+    worker = Worker(stock=settings.worker_stock)
     return Assembly(
         settings=settings,
         clock=clock,

@@ -53,6 +53,10 @@ class Settings(BaseSettings):
     ca_bundle: Path | None = Field(None, description="Certificates to trust for outbound calls.")
     max_artifact: int = Field(256 * 2**20, description="Largest file of a model, bytes.")
     worker_bytes: int = Field(4 * 2**30, description="Memory that a worker process may hold, bytes; then it is ended.")
+    worker_stock: bool = Field(
+        True,
+        description="Whether a worker process is kept ready once one was needed: some 200 MB, for 5 minutes.",
+    )
     explanation_seconds: float = Field(300.0, description="How long one explanation may take in the worker process.")
     max_upload: int = Field(2 * 2**30, description="Largest baseline file, bytes.")
     max_json: int = Field(16 * 2**20, description="Largest JSON, NDJSON or CSV body on the wire, bytes.")

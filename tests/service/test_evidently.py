@@ -1,6 +1,7 @@
 """Evidently in the service: its stat tests through the worker process, and its report."""
 
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,16 +20,24 @@ from service import baselines
 from service.runs import decode_results
 from service.tables import BaselineRow
 from service.tasks.evidently import inert
+from service.worker import Worker
 from tests.dashboards.samples import PAYLOADS
 from tests.service.watched import Watched, stream
 
+ALSO = {"also": ["es", "evidently_ks", "evidently_chisquare", "ks"]}
+
+
+@pytest.fixture
+def app_client(make_client: Callable[..., TestClient]) -> TestClient:
+    """Return a client of an application that keeps no worker process ready: none is asked twice."""
+    return make_client(worker_stock=False)
+
 
 def test_a_run_has_evidently_s_tests_done_in_the_worker_process(tmp_path: Path) -> None:
-    shop = Watched(tmp_path, parameters={"also": ["es", "evidently_ks", "evidently_chisquare", "ks"]})
+    shop = Watched(tmp_path, parameters=ALSO, worker=Worker(stock=False))
     shop.stream(0, 24, shift=0.5)
     shop.at_hour(25)
     shop.run()
-    shop.worker.close()
     (run,) = shop.runs()
     found = {(result.get("feature"), result["metric"]): result for result in decode_results(run.document)}
     with shop.database.reading() as session:

@@ -77,6 +77,7 @@ def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestClient]:
         outbound_allow=("127.0.0.1",),
         outbound_http=True,
         tick_seconds=3600.0,
+        worker_stock=False,
     )
     headers = {"authorization": f"Bearer {ADMIN_KEY}", "prefer": "wait=60"}
     with TestClient(create_app(settings, SetClock(NOW)), raise_server_exceptions=False, headers=headers) as made:

@@ -312,10 +312,21 @@ MEDIA = st.sampled_from(
 
 @pytest.mark.parametrize("task", ["binary", "multiclass", "multilabel", "regression"])
 def test_no_body_is_ever_answered_with_a_fault_of_the_server(client: TestClient, task: str) -> None:
+    fuzzed(client, task, 60)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("task", ["binary", "multiclass", "multilabel", "regression"])
+def test_no_body_of_a_thousand_is_answered_with_a_fault_of_the_server(client: TestClient, task: str) -> None:
+    fuzzed(client, task, 1000)
+
+
+def fuzzed(client: TestClient, task: str, bodies: int) -> None:
+    """Send bodies of every kind to a model of a task, then read what was stored."""
     name = f"fuzz-{next(_numbers)}"
     assert client.post("/v1/models", json={"name": name, "task": task}).status_code == 201
 
-    @settings(max_examples=150, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=bodies, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
     @given(text=TEXTS, media=MEDIA, kind=st.sampled_from(["predictions", "ground-truth", "protected"]))
     def check(text: str, media: str, kind: str) -> None:
         answer = send(client, name, text.encode(errors="surrogatepass"), kind, Content_Type=media)

@@ -61,12 +61,12 @@ def test_a_migration_killed_at_any_moment_can_be_run_again(tmp_path: Path) -> No
         "import sys; from service.database import Database; from service.schema import migrate;"
         "print('go', flush=True); migrate(Database(sys.argv[1]))"
     )
-    for step in range(8):
+    for step in range(5):
         url = f"sqlite:///{tmp_path / f'{step}.db'}"
         process = subprocess.Popen([sys.executable, "-c", code, url], stdout=subprocess.PIPE, text=True, cwd=ROOT)
         assert process.stdout is not None
         process.stdout.readline()
-        time.sleep(0.02 * step)
+        time.sleep(0.035 * step)
         process.send_signal(signal.SIGKILL)
         process.wait()
         database = Database(url)
