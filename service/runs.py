@@ -947,7 +947,7 @@ def _arrivals(due: Due, span: Span) -> tuple[Any, ...]:
 
 def arrivals_of(session: Session, due: Due) -> Arrivals:
     """Return how much came in the window, and in the same hours of the four weeks before (or the windows before)."""
-    window = due.window
+    window, inside = due.window, due.window.hours
     spans = [span for span in _same_hours_before(window, due.grid) if span.start >= due.data.start]
     begin = min([window.start - 28 * DAY, *(span.start for span in spans)])
     rows = session.execute(
@@ -964,7 +964,7 @@ def arrivals_of(session: Session, due: Due) -> Arrivals:
         .order_by(ArrivalRow.bucket)
     ).all()
     own = [row for row in rows if row.version_id == due.version.id]
-    now = [row for row in own if row.bucket in window.hours]
+    now = [row for row in own if row.bucket in inside]
     counts = {row.bucket: int(row.accepted) for row in own if row.accepted}
     silence, gap = _silence(session, due, counts)
     return Arrivals(
@@ -972,7 +972,7 @@ def arrivals_of(session: Session, due: Due) -> Arrivals:
         history=tuple(sum(counts.get(hour, 0) for hour in span.hours) for span in spans),
         silence_hours=silence,
         usual_gap_hours=gap,
-        rejected=sum(int(row.rejected) for row in rows if row.bucket in window.hours),
+        rejected=sum(int(row.rejected) for row in rows if row.bucket in inside),
         late=sum(int(row.late) for row in now),
         duplicates=sum(int(row.duplicates) for row in now),
         conflicts=sum(int(row.conflicts) for row in now),
