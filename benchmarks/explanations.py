@@ -13,6 +13,7 @@ import sys
 import time
 import warnings
 from collections.abc import Callable
+from functools import partial
 from types import ModuleType
 from typing import Any, TypeVar, cast
 
@@ -29,10 +30,11 @@ from rich.table import Table  # noqa: E402
 
 from explainers.binding import bind  # noqa: E402
 from explainers.contract import Bound, Manifest, Scale  # noqa: E402
-from explainers.explanation import explain  # noqa: E402
+from explainers.explanation import Explained, explain  # noqa: E402
 from explainers.loading import load  # noqa: E402
 
 COLUMNS = 50
+MOST_PAIRS = 4
 Done = TypeVar("Done")
 
 
@@ -87,33 +89,50 @@ def many(report: Table, bound: Bound, model: Any, rows_count: int) -> None:
     found, ours = timed(lambda: explain(bound, rows, background))
     off = np.abs(found.attributions.values[:, :, 0] - told[:, :-1]).max()
     report.add_row(f"{rows_count:,} rows", "native contributions", f"{native:.2f}", "", "")
-    aim = f"{native / ours:.1f} x faster (aim >= 4 at 10,000)"
+    aim = f"{native / ours:.1f} x faster (aim >= 4)"
     report.add_row("", f"ours ({found.method})", f"{ours:.2f}", f"{off:.1e}", aim)
 
 
+def orders(bound: Bound, rows: pd.DataFrame, background: pd.DataFrame, pairs: int) -> Explained:
+    """Explain margins by so many pairs of orders."""
+    options = {"permutations": pairs}
+    return explain(bound, rows, background, method="permutation", scale="margin", options=options)
+
+
 def black_box(report: Table, bound: Bound, model: Any, rows_count: int) -> None:
-    """Explain chances from outside beside KernelExplainer; the exact values are interventional TreeSHAP's."""
+    """Explain margins from outside beside KernelExplainer, against the same 100 background rows.
+
+    Interventional TreeSHAP is exact on margins (on chances shap rescales them). The error is the mean absolute
+    difference over all rows and columns. Orders are added, pair by pair, until it is at most KernelExplainer's; what
+    counts is the cost of the last attempt alone, as somebody who knows the budget would pay it.
+    """
     rows, background = table(rows_count, 5), table(100, 3)
-    exact = shap.TreeExplainer(model, background, model_output="probability").shap_values(rows)
+    exact = shap.TreeExplainer(model, background, feature_perturbation="interventional").shap_values(rows)
 
-    def chance(values: np.ndarray) -> np.ndarray:
+    def margin(values: np.ndarray) -> np.ndarray:
         frame = pd.DataFrame(values, columns=rows.columns)
-        return bound.predict(frame, Scale.PROBABILITY)[:, 0]
+        return bound.predict(frame, Scale.MARGIN)[:, 0]
 
-    kernel = shap.KernelExplainer(chance, background.to_numpy())
+    kernel = shap.KernelExplainer(margin, background.to_numpy())
     np.random.seed(0)
     theirs, cost = timed(lambda: kernel.shap_values(rows.to_numpy(), silent=True))
-    found, ours = timed(lambda: explain(bound, rows, background, method="permutation", scale="probability"))
     wrong = np.abs(np.asarray(theirs) - exact).mean()
-    off = np.abs(found.attributions.values[:, :, 0] - exact).mean()
     report.add_row(f"black box, {rows_count} rows", "shap.KernelExplainer", f"{cost:.2f}", f"{wrong:.2e}", "")
-    report.add_row("", "ours (permutation)", f"{ours:.2f}", f"{off:.2e}", f"{cost / ours:.1f} x cheaper (aim >= 15)")
+    for pairs in range(1, MOST_PAIRS + 1):
+        found, ours = timed(partial(orders, bound, rows, background, pairs))
+        values = found.attributions
+        off = np.abs(values.values[:, :, 0] - exact).mean()
+        assert values.error is not None
+        said = f"{cost / ours:.1f} x cheaper (aim >= 15); told standard error {values.error.mean():.1e} on average"
+        report.add_row("", f"ours, {pairs} pair(s) of orders", f"{ours:.2f}", f"{off:.2e}", said)
+        if off <= wrong:
+            break
 
 
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--full", action="store_true", help="10,000 rows instead of 2,500, five black-box rows")
+    parser.add_argument("--full", action="store_true", help="50 black-box rows instead of 20")
     quick = not parser.parse_args().full
     warnings.simplefilter("ignore")
     report = Table(title=f"Attributions: XGBoost, 500 trees of depth 6, {COLUMNS} columns, one thread")
@@ -122,8 +141,8 @@ def main() -> None:
     model = booster(500)
     bound = bind(load(bytes(model.save_raw("ubj")), Manifest()), Manifest())
     few(report, bound, model)
-    black_box(report, bound, model, 1 if quick else 5)
-    many(report, bound, model, 2_500 if quick else 10_000)
+    many(report, bound, model, 10_000)
+    black_box(report, bound, model, 20 if quick else 50)
     Console(width=120).print(report)
 
 

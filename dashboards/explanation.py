@@ -32,6 +32,26 @@ class Contribution:
 
 
 @dataclass(frozen=True, kw_only=True)
+class TextPart:
+    """A part of a text, what stands between it and the next, and what it added, also as a step from -4 to 4."""
+
+    text: str
+    gap: str
+    attribution: float
+    error: float
+    step: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExplainedText:
+    """A text in its parts, and the parts that count most, strongest first."""
+
+    feature: str
+    parts: tuple[TextPart, ...]
+    strongest: tuple[TextPart, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
 class LocalExplanation:
     """One explained prediction, with all that it takes to defend it years later."""
 
@@ -47,7 +67,10 @@ class LocalExplanation:
     artifact_digest: str
     background: str
     seed: int | None
+    note: str
+    """What was spent, and how exact that is."""
     contributions: tuple[Contribution, ...]
+    texts: tuple[ExplainedText, ...]
     reasons: tuple[str, ...]
 
 

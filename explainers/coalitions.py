@@ -1,6 +1,6 @@
 """The game that black boxes play: what a model predicts when some players are known and the rest is background."""
 
-from collections.abc import Callable
+import math
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -78,7 +78,43 @@ def _mixed(known: Masks, mine: NDArray[np.generic], theirs: NDArray[np.generic])
     return np.where(known[:, None], mine[:, None], theirs[None, :]).ravel()
 
 
-def by_rows(count: int, each: int, work: Callable[[slice], None]) -> None:
-    """Do work for slices of so many rows."""
-    for start in range(0, count, each):
-        work(slice(start, min(start + each, count)))
+def every(players: int) -> Masks:
+    """Return all coalitions, shape (2^players, players); bit p of the place says whether player p is in it."""
+    return (np.arange(2**players)[:, None] >> np.arange(players) & 1).astype(bool)
+
+
+def shapley(told: Numbers, players: int) -> Numbers:
+    """Return the Shapley values, shape (players, outputs), of what `every` coalition is worth, in that order."""
+    codes = np.arange(2**players)
+    sizes = every(players).sum(axis=1)
+    share = np.array(
+        [math.factorial(s) * math.factorial(players - s - 1) / math.factorial(players) for s in range(players)]
+    )
+    values = np.empty((players, told.shape[1]))
+    for player in range(players):
+        without = codes[codes >> player & 1 == 0]
+        values[player] = share[sizes[without]] @ (told[without | 1 << player] - told[without])
+    return values
+
+
+def paths(rank: NDArray[np.intp]) -> Masks:
+    """Return the coalitions on the way of each order, forwards then backwards: (orders, 2 (players - 1), players).
+
+    ``rank`` says at which place of an order each player comes, shape (orders, players).
+    """
+    steps = np.arange(1, rank.shape[1])
+    forwards = rank[:, None, :] < steps[None, :, None]
+    return np.concatenate([forwards, ~forwards], axis=1)
+
+
+def walked(rank: NDArray[np.intp], told: Numbers, base: Numbers, full: Numbers) -> tuple[Numbers, Numbers]:
+    """Return what each player adds as orders are walked forwards, and backwards: (orders, players, outputs) each.
+
+    ``told`` is what `paths` are worth, ``full`` the whole's worth of each order, shape (orders, outputs).
+    """
+    orders, players = rank.shape
+    none, all_ = np.broadcast_to(base, (orders, 1, base.size)), full[:, None, :]
+    ahead = np.diff(np.concatenate([none, told[:, : players - 1], all_], axis=1), axis=1)
+    back = -np.diff(np.concatenate([all_, told[:, players - 1 :], none], axis=1), axis=1)
+    place = rank[:, :, None]
+    return np.take_along_axis(ahead, place, axis=1), np.take_along_axis(back, place, axis=1)

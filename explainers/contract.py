@@ -6,12 +6,14 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 CONTRACT_VERSION = 1
 
@@ -71,6 +73,8 @@ class Model:
     single: bool = False
     """Whether it computes in single precision."""
     categorical: frozenset[str] = frozenset()
+    texts: frozenset[str] = frozenset()
+    """Columns of running text, which is explained by its parts."""
     note: str = ""
 
 
@@ -121,11 +125,24 @@ class Question:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Piece:
+    """A part of a text, where it stands, and what it added to each output, with the standard error: (outputs,)."""
+
+    text: str
+    start: int
+    end: int
+    values: Numbers
+    error: Numbers
+
+
+@dataclass(frozen=True, kw_only=True)
 class Attributions:
     """What each player added to each prediction: ``base + values.sum(axis=1) == predictions`` where it is additive.
 
     ``values`` has the shape (rows, players, outputs), ``base`` (outputs,), ``predictions`` (rows, outputs); ``error``
-    is the standard error of ``values`` where they are estimates. ``evaluations`` counts predicted rows.
+    is the standard error of ``values`` where they are estimates. ``evaluations`` counts predicted rows. ``background``
+    is how many rows stood for what is usual, ``against`` what did where no rows of the caller's did. ``pieces`` holds
+    of each row, by input, what the parts of its texts added; they sum to the input's own value.
     """
 
     values: Numbers
@@ -135,6 +152,13 @@ class Attributions:
     exact: bool = True
     evaluations: int = 0
     note: str = ""
+    background: int = 0
+    against: str = ""
+    pieces: tuple[Mapping[str, tuple[Piece, ...]], ...] = ()
+
+
+TRAINING = "the rows that the model's trees counted in training"
+"""What path-dependent values of trees are told against."""
 
 
 class Options(BaseModel):
@@ -170,7 +194,8 @@ class Manifest:
 
     ``columns``: the model's columns in its order. ``groups``: a logged feature or group -> either the columns of the
     model that are logged as they are and are credited together, or {column: category} of a one-hot encoding of the
-    logged feature. ``encodings``: logged feature -> {category: number}. ``classes``: in the model's order.
+    logged feature. ``encodings``: logged feature -> {category: number}. ``classes``: in the model's order. ``texts``:
+    the columns of running text.
     """
 
     columns: tuple[str, ...] | None = None
@@ -179,6 +204,7 @@ class Manifest:
     classes: tuple[str, ...] | None = None
     positive_class: str | None = None
     task: str | None = None
+    texts: tuple[str, ...] = ()
 
 
 class Artifact(ABC):

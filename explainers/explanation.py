@@ -1,11 +1,12 @@
 """Explains rows of a model: chooses the method, asserts that it adds up, and says which it was and why."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from explainers import discovery
@@ -24,6 +25,8 @@ from explainers.contract import (
 
 FAST_FROM = 2500
 """From so many rows on WOODELF's fixed cost (about 4 s for 500 trees of depth 6) is won back."""
+ASKED_FROM = 250
+"""The same where a background of 100 rows is asked, which costs TreeExplainer about 20 ms a row."""
 SHALLOW = 8
 """The deepest tree of a forest that WOODELF explains faster than TreeExplainer."""
 FEW_PLAYERS = 8
@@ -54,21 +57,31 @@ def scale_of(bound: Bound, wanted: str | None) -> Scale:
     return Scale(wanted)
 
 
-def ways(question: Question) -> list[tuple[str, str]]:
-    """Return the methods that `auto` would try for a question, best first, each with the reason."""
+def ways(question: Question, *, whole: bool = False) -> list[tuple[str, str]]:
+    """Return the methods that `auto` would try for a question, best first, each with the reason.
+
+    With ``whole`` texts are explained as wholes, not by their parts.
+    """
     model, rows = question.bound.model, len(question.rows)
     inside = question.scale is model.scales[0]
+    asks = question.options.get("perturbation") == "interventional"
+    many = rows >= (ASKED_FROM if asks else FAST_FROM)
     found: list[tuple[str, str]] = []
+    if model.texts and not whole:
+        names = ", ".join(name for name in question.bound.inputs if name in model.texts)
+        found.append(("tokens", f"{names} is text, which is explained by its tokens"))
     if model.family is Family.LINEAR and question.scale is not Scale.PROBABILITY and len(question.background):
         found.append(("linear", "the model is linear, so the closed form is exact and fastest"))
     elif model.family in (Family.XGBOOST, Family.LIGHTGBM, Family.CATBOOST) and inside:
-        if rows >= FAST_FROM and model.family is not Family.CATBOOST and not model.categorical:
+        if many and model.family is not Family.CATBOOST and not model.categorical:
             found.append(("woodelf", f"exact, and faster than the booster's own from {FAST_FROM:,} rows on ({rows:,})"))
         found.append(("native", f"the booster's own contributions are exact and fastest for {rows:,} row(s)"))
     elif model.family is Family.TREES and inside:
-        if rows >= FAST_FROM and model.depth is not None and model.depth <= SHALLOW:
+        if many and model.depth is not None and model.depth <= SHALLOW:
             found.append(("woodelf", f"exact, and fastest for {rows:,} rows of trees of depth {model.depth}"))
         found.append(("tree", "exact for scikit-learn's trees"))
+    if asks and model.family in (Family.XGBOOST, Family.LIGHTGBM):
+        found.append(("tree", "exact against the background"))
     players = len(question.bound.players)
     if players <= FEW_PLAYERS:
         found.append(("enumeration", f"all 2^{players} coalitions of {players} input(s) can be asked, which is exact"))
@@ -99,8 +112,13 @@ def explain(
     seed: int = 0,
     options: Mapping[str, Any] | None = None,
     background_rows: int = BACKGROUND,
+    whole: bool = False,
 ) -> Explained:
-    """Explain rows of logged inputs, columns matched by name; raises Refusal with a sentence where that cannot be."""
+    """Explain rows of logged inputs, columns matched by name; raises Refusal with a sentence where that cannot be.
+
+    Of the methods that `auto` would take, the first that has all ``options`` answers. With ``whole`` it explains texts
+    as wholes.
+    """
     if not len(rows):
         raise Refusal("there is no row to explain")
     question = Question(
@@ -115,11 +133,14 @@ def explain(
     )
     if method != "auto":
         return _told(question, method, "it was asked for", _answered(question, method))
-    given_up = ""
-    last: str = ""
-    for name, why in ways(question):
+    given_up, last = "", ""
+    for name, why in ways(question, whole=whole):
+        known = set(discovery.methods()[name].options.model_fields)
+        if lacking := sorted(set(question.options) - known):
+            last = last or f"no method that auto would take for this model has the option {lacking[0]!r}"
+            continue
         try:
-            found = _answered(replace(question, options={}), name)
+            found = _answered(question, name)
         except NotAdditiveError as error:
             given_up = f"{given_up}{name} was given up because its values do not add up ({error}); "
             continue
@@ -179,22 +200,48 @@ def of_class(explained: Explained, wanted: str | None) -> tuple[Numbers, Numbers
     Without a class: the model's only output, else the class that is predicted for each row. Of two classes the other's
     values are the negative ones, its chance and base one less them.
     """
-    found, outputs = explained.attributions, explained.outputs
+    found = explained.attributions
     rows = np.arange(len(found.predictions))
+    place, sign, names = _chosen(explained, wanted)
+    least = 1.0 if sign < 0 and explained.scale is Scale.PROBABILITY else 0.0
+    return (
+        sign * found.values[rows, :, place],
+        least + sign * found.base[place],
+        least + sign * found.predictions[rows, place],
+        None if found.error is None else found.error[rows, :, place],
+        names,
+    )
+
+
+def pieces_of(explained: Explained, wanted: str | None) -> list[dict[str, list[dict[str, Any]]]]:
+    """Return of each row, by input, the parts of its texts with what they added to the class; see `of_class`."""
+    place, sign, _ = _chosen(explained, wanted)
+    return [
+        {
+            name: [
+                {
+                    "text": piece.text,
+                    "start": piece.start,
+                    "end": piece.end,
+                    "attribution": float(sign * piece.values[at]),
+                    "error": float(piece.error[at]),
+                }
+                for piece in pieces
+            ]
+            for name, pieces in row.items()
+        }
+        for row, at in zip(explained.attributions.pieces, place, strict=False)
+    ]
+
+
+def _chosen(explained: Explained, wanted: str | None) -> tuple[NDArray[np.intp], float, list[str]]:
+    """Return which output is told of each row, its sign, and of which class it speaks."""
+    found, outputs = explained.attributions, explained.outputs
+    count = len(found.predictions)
     if wanted is not None and wanted == explained.other:
-        one = explained.scale is Scale.PROBABILITY
-        base = np.repeat((1.0 if one else 0.0) - found.base[0], rows.size)
-        predictions = (1.0 if one else 0.0) - found.predictions[:, 0]
-        error = None if found.error is None else found.error[:, :, 0]
-        return -found.values[:, :, 0], base, predictions, error, [wanted] * rows.size
+        return np.zeros(count, dtype=np.intp), -1.0, [wanted] * count
     if wanted is not None and wanted not in outputs:
         others = [*outputs, *([explained.other] if explained.other else [])]
         raise Refusal(f"the model has no class {wanted!r}; it has {', '.join(others)}")
-    place = found.predictions.argmax(axis=1) if wanted is None else np.full(rows.size, outputs.index(wanted))
-    return (
-        found.values[rows, :, place],
-        found.base[place],
-        found.predictions[rows, place],
-        None if found.error is None else found.error[rows, :, place],
-        [outputs[at] for at in place],
-    )
+    place = found.predictions.argmax(axis=1) if wanted is None else np.full(count, outputs.index(wanted))
+    return place, 1.0, [outputs[at] for at in place]

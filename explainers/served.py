@@ -47,4 +47,5 @@ def served(endpoint: Endpoint, send: Send, manifest: Manifest) -> Model:
         scales=(Scale.VALUE,) if regression else (Scale.PROBABILITY,),
         predict=predict,
         single=True,
+        texts=frozenset(manifest.texts) & frozenset(manifest.columns),
     )

@@ -20,6 +20,7 @@ from service.profiles import Profiles
 from service.schema import migrate
 from service.settings import Settings, software
 from service.tables import PropertyRow
+from service.vault import Vault
 from service.webhooks import Sender
 from service.worker import Worker, network_remains
 
@@ -138,5 +139,5 @@ def assemble(settings: Settings, clock: Clock | None = None) -> Assembly:
         keyring=Keyring(database, clock, settings),
         sender=Sender(database, clock, settings, secret),
         worker=worker,
-        explanations=Explanations(database, lake, clock, settings, profiles, worker),
+        explanations=Explanations(database, lake, clock, settings, profiles, worker, Vault(secret)),
     )

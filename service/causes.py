@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 from monitors import causes
 from monitors.contract import Column, Role, Type
 from monitors.drift import importance
-from service import baselines
+from service import baselines, explanations
 from service.lake import Lake
 from service.profiles import Profiles
 from service.tables import BaselineRow, ModelRow, MonitorRow, RunRow, VersionRow
@@ -29,7 +29,8 @@ def importances(session: Session, lake: Lake, version: VersionRow) -> Shares:
     """Return how much the model heeds each feature.
 
     What people said in the baseline's constraints, else the mean absolute attribution that came with the baseline's
-    predictions, else a surrogate of the prediction fitted on the baseline's sampled rows.
+    predictions, else the importances that were last explained with the version's artifact, else a surrogate of the
+    prediction fitted on the baseline's sampled rows.
     """
     columns = features_of(session, version)
     said = causes.shares_of({column.label: importance(column) for column in columns})
@@ -38,18 +39,21 @@ def importances(session: Session, lake: Lake, version: VersionRow) -> Shares:
     baseline = baselines.newest(session, version)
     if baseline is None:
         return {}, ""
+    told = causes.shares_of(explanations.last_importances(session, version.id))
 
     def made() -> Shares:
         rows = baselines.sample(lake, baseline)
-        if rows is None:
-            return {}, ""
-        posted = causes.shares_of(_attributed(rows))
+        posted = {} if rows is None else causes.shares_of(_attributed(rows))
         if posted:
             return posted, "attributions of the baseline"
+        if told:
+            return told, "explanations of the version's artifact"
+        if rows is None:
+            return {}, ""
         learnt = causes.heeded(rows, columns, np.random.default_rng(int(baseline.uid, 16)))
         return learnt, "a surrogate of the prediction" if learnt else ""
 
-    key = ("importances", baseline.uid, *(column.name for column in columns))
+    key = ("importances", baseline.uid, *(column.name for column in columns), *sorted(told.items()))
     found: Shares = baselines.remembered(key, made)
     return found
 

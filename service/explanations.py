@@ -30,6 +30,7 @@ from service.problems import NotFound, Problem, Unprocessable
 from service.profiles import Profiles
 from service.settings import Settings
 from service.tables import ArtifactRow, BaselineRow, ExplanationRow, FeatureRow, ModelRow, VersionRow
+from service.vault import Vault
 from service.words import Span, format_time, new_id, text_of
 from service.worker import Limits, Reply, Worker, WorkFailed
 
@@ -42,6 +43,14 @@ DRIFT_ROWS = 2_000
 ANSWER_BYTES = 32 * 2**20
 CALL_SECONDS = 30.0
 NUMERIC = ("numeric", "boolean")
+_CALL_ERRORS = (
+    httpcore2.NetworkError,
+    httpcore2.TimeoutException,
+    httpcore2.ProtocolError,
+    httpcore2.ProxyError,
+    httpx2.HTTPError,
+    OSError,
+)
 LIBRARIES = ("shap", "woodelf-explainer", "xgboost", "lightgbm", "catboost", "scikit-learn", "onnxruntime", "numpy")
 
 
@@ -94,7 +103,13 @@ class Material:
             self.model.classes,
             self.model.positive_class,
             self.model.favourable_outcome,
+            self.texts,
         ]
+
+    @property
+    def texts(self) -> list[str]:
+        """The features of running text."""
+        return sorted(name for name, kind in self.types.items() if kind == "text")
 
 
 class Explanations:
@@ -108,10 +123,11 @@ class Explanations:
         settings: Settings,
         profiles: Profiles,
         worker: Worker,
+        vault: Vault,
         guard: Guard | None = None,
     ) -> None:
         self.database, self.lake, self.clock, self.settings = database, lake, clock, settings
-        self.profiles, self.worker = profiles, worker
+        self.profiles, self.worker, self.vault = profiles, worker, vault
         self.guard = guard or Guard(settings)
         self._files: OrderedDict[str, bytes] = OrderedDict()
         self._baselines: OrderedDict[tuple[str, str], pa.Table] = OrderedDict()
@@ -126,8 +142,12 @@ class Explanations:
         data: bytes | None,
         endpoint: Mapping[str, Any] | None,
         manifest: Mapping[str, Any],
+        headers: Mapping[str, str] | None = None,
     ) -> ArtifactRow:
-        """Load a model in the worker and make it the version's; what cannot be loaded is refused with a sentence."""
+        """Load a model in the worker and make it the version's; what cannot be loaded is refused with a sentence.
+
+        ``headers`` let in at the endpoint; they are kept encrypted.
+        """
         with self.database.reading() as session:
             material = self.material(session, model_id, version_id)
         told = _manifest(material, manifest, endpoint is not None)
@@ -160,6 +180,7 @@ class Explanations:
                 path=path,
                 size=0 if data is None else len(data),
                 endpoint=None if endpoint is None else dict(endpoint),
+                credentials=self.vault.lock(json.dumps(dict(headers))) if headers else None,
                 manifest=told,
                 about=dict(about),
                 created_at=self.clock.now(),
@@ -220,9 +241,10 @@ class Explanations:
         )
         players, told = document["players"], tables["told"].to_pylist()
         errors = tables["errors"].to_pylist() if "errors" in tables else [None] * len(told)
+        tokens = document["tokens"]
         items = []
-        for record, values, error, about in zip(
-            asked.records, tables["attributions"].to_pylist(), errors, told, strict=True
+        for place, (record, values, error, about) in enumerate(
+            zip(asked.records, tables["attributions"].to_pylist(), errors, told, strict=True)
         ):
             attributions = {name: values[name] for name in players}
             class_ = about["class"] if document["classes"] else None
@@ -242,7 +264,10 @@ class Explanations:
                     "prediction": about["prediction"],
                     "logged": {name: record[name] for name in ("prediction", "score") if record.get(name) is not None},
                     "background": background,
+                    "note": document["note"] or None,
                     "seed": asked.seed,
+                    "features": record.get("features") or {},
+                    **({"tokens": tokens[place]} if tokens else {}),
                     **_reasons(material.model, attributions, class_, record.get("features") or {}),
                 }
             )
@@ -258,6 +283,8 @@ class Explanations:
         seed: int,
         options: Mapping[str, Any],
         check: Callable[[], None],
+        *,
+        whole: bool = False,
     ) -> tuple[Mapping[str, Any], Mapping[str, pa.Table], dict[str, Any] | None]:
         background = self._background(material)
         document = {
@@ -266,16 +293,17 @@ class Explanations:
             "class": class_ if class_ is not None else material.model.positive_class,
             "seed": seed,
             "options": dict(options),
+            "whole": whole,
         }
         if class_ is None and material.model.task == "multiclass":
             document["class"] = None
         found, tables = self._work("explanations.attribute", material, document, rows, background, check)
-        about = None
-        if material.baseline is not None and background.num_rows:
+        about: dict[str, Any] | None = {"note": found["against"]} if found["against"] else None
+        if material.baseline is not None and found["background_rows"]:
             about = {
                 "baseline": material.baseline.name,
                 "baseline_id": material.baseline.uid,
-                "rows": min(100, background.num_rows),
+                "rows": found["background_rows"],
             }
         return found, tables, about
 
@@ -299,8 +327,10 @@ class Explanations:
         files: dict[str, bytes] = {}
         reply: Reply | None = None
         if artifact.endpoint is not None:
+            told["manifest"] = {"texts": material.texts, **artifact.manifest}
             told["protocol"] = artifact.endpoint["protocol"]
-            reply = self._caller(str(artifact.endpoint["url"]))
+            secret = {} if artifact.credentials is None else json.loads(self.vault.unlock(artifact.credentials))
+            reply = self._caller(str(artifact.endpoint["url"]), secret)
         else:
             files = {"artifact": self._file(artifact)}
         tables = {"rows": rows} | ({} if background is None else {"background": background})
@@ -327,12 +357,13 @@ class Explanations:
                 self._files.popitem(last=False)
         return held
 
-    def _caller(self, url: str) -> Reply:
-        """Return what asks the endpoint through the guard on the worker's behalf."""
+    def _caller(self, url: str, secret: Mapping[str, str]) -> Reply:
+        """Return what asks the endpoint through the guard on the worker's behalf, with headers that stay here."""
 
         def reply(document: Mapping[str, Any], tables: Mapping[str, pa.Table]) -> Answer:
             body = tables["body"]["body"][0].as_py()
-            headers = {"content-type": str(document["content_type"]), "accept": "application/json, text/csv;q=0.5"}
+            accept = "application/json, text/csv;q=0.5"
+            headers = {**secret, "content-type": str(document["content_type"]), "accept": accept}
             try:
                 with (
                     self.guard.client(CALL_SECONDS) as client,
@@ -344,11 +375,9 @@ class Explanations:
                         if len(received) > ANSWER_BYTES:
                             raise EndpointFailed(f"the endpoint answered more than {ANSWER_BYTES // 2**20} MiB")
                     if answer.status_code != 200:
-                        said = received[:200].decode(errors="replace")
+                        said = _without(received.decode(errors="replace"), secret)[:200]
                         raise EndpointFailed(f"the endpoint answered {answer.status_code}: {said}")
-            except (httpcore2.NetworkError, httpcore2.TimeoutException, httpcore2.ProtocolError, OSError) as error:
-                raise EndpointFailed(f"the endpoint could not be asked: {error}") from None
-            except httpx2.HTTPError as error:
+            except _CALL_ERRORS as error:
                 raise EndpointFailed(f"the endpoint could not be asked: {error}") from None
             return {}, {"body": pa.table({"body": [received]})}
 
@@ -433,7 +462,7 @@ class Explanations:
             missing = np.any([posted[name].is_null().to_numpy() for name in posted.schema.names], axis=0)
             return posted.filter(pa.array(~missing)), {"method": "posted", "output": None, "exact": None}
         rows = features_of(table, material.types)
-        found, tables, _ = self._attributed(material, rows, "auto", None, None, 0, {}, check)
+        found, tables, _ = self._attributed(material, rows, "auto", None, None, 0, {}, check, whole=True)
         told = {name: found[name] for name in ("method", "why", "output", "exact")}
         return tables["attributions"], told
 
@@ -454,11 +483,43 @@ class Explanations:
             if sample.num_rows > rows:
                 places = np.random.default_rng(int(baseline.uid, 16)).choice(sample.num_rows, rows, replace=False)
                 chosen = sample.take(pa.array(np.sort(places)))
-            held, _ = self.attributions(material, chosen, check)
+            held, how = self.attributions(material, chosen, check)
+            self._tell_baseline(material, held, how)
             self._baselines[key] = held
             while len(self._baselines) > 16:
                 self._baselines.popitem(last=False)
         return held
+
+    def _tell_baseline(self, material: Material, found: pa.Table, how: Mapping[str, Any]) -> None:
+        """Keep how much each input counts in a baseline's rows, for whoever asks later what the model heeds."""
+        if material.artifact is None or how["method"] == "posted" or not found.num_rows:
+            return
+        fingerprint = _fingerprint("baseline", material.identity, [found.num_rows])
+        if self._known(material.model.id, fingerprint, False) is not None:
+            return
+        told = importances(_matrix(found), seed=0)
+        document = {
+            "kind": "global",
+            "model": material.model.name,
+            "version": material.version.name,
+            "window": None,
+            "rows": found.num_rows,
+            "baseline": None if material.baseline is None else material.baseline.name,
+            "artifact_digest": material.artifact.digest,
+            **how,
+            "seed": 0,
+            "software": _software(),
+            "features": [
+                {
+                    "feature": name,
+                    "importance": told.mean[place],
+                    "interval": [told.low[place], told.high[place]],
+                    "mean": told.signed[place],
+                }
+                for place, name in enumerate(found.schema.names)
+            ],
+        }
+        self._keep(material, "global", fingerprint, document, keep=True)
 
     # --- partial dependence -------------------------------------------------------------------------------------------
 
@@ -616,6 +677,30 @@ def artifact_of(session: Session, version_id: int) -> ArtifactRow | None:
     )
 
 
+def last_importances(session: Session, version_id: int) -> dict[str, float]:
+    """Return the importances by input that were explained last with a version's present artifact, {} where none were.
+
+    Those of the baseline's rows where they were told too: what a model heeds before anything moved.
+    """
+    artifact = artifact_of(session, version_id)
+    if artifact is None:
+        return {}
+    row = session.scalar(
+        select(ExplanationRow)
+        .where(
+            ExplanationRow.version_id == version_id,
+            ExplanationRow.kind == "global",
+            ExplanationRow.created_at >= artifact.created_at,
+        )
+        .order_by(ExplanationRow.id.desc())
+        .limit(1)
+    )
+    told = {} if row is None else _opened(row)
+    if told.get("artifact_digest") != artifact.digest:
+        return {}
+    return {one["feature"]: one.get("baseline_importance", one["importance"]) for one in told["features"]}
+
+
 def _artifact(material: Material) -> ArtifactRow:
     if material.artifact is None:
         raise ArtifactMissing(
@@ -623,6 +708,14 @@ def _artifact(material: Material) -> ArtifactRow:
             f"{material.version.name}/artifact, or post attributions with the predictions"
         )
     return material.artifact
+
+
+def _without(text: str, secret: Mapping[str, str]) -> str:
+    """Return what an endpoint said, without the secrets that it may have said back."""
+    for value in secret.values():
+        for part in {value, value.removeprefix("Bearer ")}:
+            text = text.replace(part, "…")
+    return text
 
 
 def _opened(row: ExplanationRow) -> dict[str, Any]:
@@ -716,7 +809,9 @@ def _posted(material: Material, record: Mapping[str, Any]) -> dict[str, Any]:
         "prediction": record.get("score", record.get("prediction")),
         "logged": {name: record[name] for name in ("prediction", "score") if record.get(name) is not None},
         "background": None,
+        "note": None,
         "seed": None,
+        "features": record.get("features") or {},
         **_reasons(
             material.model,
             attributions,
@@ -776,4 +871,13 @@ def _software() -> dict[str, str]:
     return found
 
 
-__all__ = ["Asked", "Explanations", "Material", "WorkFailed", "artifact_of", "features_of", "rows_of"]
+__all__ = [
+    "Asked",
+    "Explanations",
+    "Material",
+    "WorkFailed",
+    "artifact_of",
+    "features_of",
+    "last_importances",
+    "rows_of",
+]

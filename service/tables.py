@@ -677,6 +677,8 @@ class ArtifactRow(Base):
     size: Mapped[int] = mapped_column(default=0)
     endpoint: Mapped[dict[str, Any] | None]
     """``{"url", "protocol"}``"""
+    credentials: Mapped[bytes | None]
+    """The headers that let in at the endpoint, encrypted: JSON."""
     manifest: Mapped[dict[str, Any]] = mapped_column(default=dict)
     about: Mapped[dict[str, Any]] = mapped_column(default=dict)
     """What loading it told: columns, inputs, classes, scales."""

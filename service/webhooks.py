@@ -12,9 +12,6 @@ from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
 import structlog
-from cryptography.fernet import Fernet
-from cryptography.hazmat.primitives.hashes import SHA256
-from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from sqlalchemy import ColumnElement, Select, func, or_, select, update
 from sqlalchemy.orm import Session, aliased
 
@@ -25,6 +22,7 @@ from service.database import Database
 from service.outbound import Guard
 from service.settings import Settings
 from service.tables import DeliveryRow, ModelRow, WebhookRow
+from service.vault import Vault
 from service.webhook_kinds import discovery
 from service.webhook_kinds.contract import Answer, Owed
 from service.words import derived_id, format_time
@@ -61,22 +59,6 @@ URL = "url"
 """Where an address that lets in whoever knows it is kept: among the credentials."""
 BODY_BYTES = 20_000
 ROTATION = timedelta(hours=24)
-
-
-class Vault:
-    """Keeps signing secrets encrypted under a key that is derived from the service's own secret."""
-
-    def __init__(self, secret: bytes) -> None:
-        key = HKDF(SHA256(), length=32, salt=None, info=b"plumbline webhook secrets").derive(secret)
-        self._fernet = Fernet(base64.urlsafe_b64encode(key))
-
-    def lock(self, text: str) -> bytes:
-        """Return what may be stored."""
-        return self._fernet.encrypt(text.encode())
-
-    def unlock(self, stored: bytes) -> str:
-        """Return what was stored."""
-        return self._fernet.decrypt(stored).decode()
 
 
 def new_secret() -> str:

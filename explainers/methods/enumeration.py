@@ -1,10 +1,8 @@
 """Exact Shapley values by enumeration of every coalition, for models with few inputs."""
 
-import math
-
 import numpy as np
 
-from explainers.coalitions import Game
+from explainers.coalitions import Game, every, shapley
 from explainers.contract import Attributions, Method, Question
 
 MOST_PLAYERS = 13
@@ -28,29 +26,15 @@ class Enumeration(Method):
         """Return the exact values of the interventional game."""
         game = Game.of(question)
         players = game.players
-        codes = np.arange(2**players)
-        coalitions = (codes[:, None] >> np.arange(players) & 1).astype(bool)
-        sizes = coalitions.sum(axis=1)
-        share = np.array(
-            [math.factorial(s) * math.factorial(players - s - 1) / math.factorial(players) for s in range(players)]
-        )
-        values = []
-        for place in range(len(question.rows)):
-            row = question.rows.iloc[place : place + 1]
-            told = game.values(row, coalitions[None])[0]
-            one = np.empty((players, told.shape[1]))
-            for player in range(players):
-                without = codes[~coalitions[:, player]]
-                gain = told[without | 1 << player] - told[without]
-                one[player] = share[sizes[without]] @ gain
-            values.append(one)
-            base, full = told[0], told[-1]
-        predictions = game.predict(question.rows)
-        base = game.base() if not values else base
-        del full
+        coalitions = every(players)[None]
+        told = [
+            game.values(question.rows.iloc[place : place + 1], coalitions)[0] for place in range(len(question.rows))
+        ]
         return Attributions(
-            values=np.array(values).reshape(len(question.rows), players, -1),
-            base=base,
-            predictions=predictions,
+            values=np.array([shapley(one, players) for one in told]),
+            base=told[0][0],
+            predictions=game.predict(question.rows),
             evaluations=game.evaluations,
+            note=f"all {2**players} coalitions over {len(question.background)} background rows",
+            background=len(question.background),
         )

@@ -40,7 +40,11 @@ class Kernel(Method):
         samples = options.samples or 2 * players + 2048
         if players == 1:
             return Attributions(
-                values=(full - base)[:, None, :], base=base, predictions=full, evaluations=game.evaluations
+                values=(full - base)[:, None, :],
+                base=base,
+                predictions=full,
+                evaluations=game.evaluations,
+                background=len(question.background),
             )
         exact = players < 25 and 2**players - 2 <= samples
         values, errors = [], []
@@ -60,6 +64,7 @@ class Kernel(Method):
             exact=exact,
             evaluations=game.evaluations,
             note=f"{'all' if exact else 'sampled'} coalitions over {len(question.background)} background rows",
+            background=len(question.background),
         )
 
 

@@ -82,6 +82,7 @@ class Lime(Method):
             exact=False,
             evaluations=options.samples * len(question.rows),
             note="coefficients of standardised columns near the row; they do not add up to the prediction",
+            background=len(question.background),
         )
 
 

@@ -62,6 +62,7 @@ class Linear(Method):
             exact=exact,
             evaluations=len(frame),
             note=note,
+            background=len(question.background),
         )
 
 

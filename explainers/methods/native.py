@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from explainers.contract import Attributions, Family, Method, Numbers, Question
+from explainers.contract import TRAINING, Attributions, Family, Method, Numbers, Question
 
 BOOSTERS = (Family.XGBOOST, Family.LIGHTGBM, Family.CATBOOST)
 
@@ -38,6 +38,7 @@ class Native(Method):
             base=base,
             predictions=model.predict(frame, question.scale),
             evaluations=len(frame),
+            against=TRAINING,
         )
 
 

@@ -5,7 +5,7 @@ from typing import Annotated
 import numpy as np
 from pydantic import Field
 
-from explainers.coalitions import Game, Masks
+from explainers.coalitions import Game, paths, walked
 from explainers.contract import Attributions, Method, Options, Question
 
 ROWS_AT_ONCE = 64
@@ -59,6 +59,7 @@ class Permutation(Method):
             exact=players == 1,
             evaluations=game.evaluations,
             note=f"{len(found)} antithetic pair(s) of orders over {len(question.background)} background rows",
+            background=len(question.background),
         )
 
 
@@ -74,18 +75,8 @@ def _pair(
         here = len(rows)
         order = np.argsort(generator.random((here, players)), axis=1)
         rank = np.argsort(order, axis=1)
-        steps = np.arange(1, players)
-        forwards: Masks = rank[:, None, :] < steps[None, :, None]
-        backwards: Masks = rank[:, None, :] >= steps[None, :, None]
-        told = game.values(rows, np.concatenate([forwards, backwards], axis=1)) if players > 1 else None
-        ends = np.broadcast_to(base, (here, 1, base.size)), full[start : start + here, None, :]
-        inner = np.empty((here, 0, base.size)) if told is None else told
-        walk = np.concatenate([ends[0], inner[:, : players - 1], ends[1]], axis=1)
-        first = np.diff(walk, axis=1)
-        walk = np.concatenate([ends[1], inner[:, players - 1 :], ends[0]], axis=1)
-        second = -np.diff(walk, axis=1)
-        place = rank[:, :, None]
-        ahead, back = np.take_along_axis(first, place, axis=1), np.take_along_axis(second, place, axis=1)
+        told = game.values(rows, paths(rank)) if players > 1 else np.empty((here, 0, base.size))
+        ahead, back = walked(rank, told, base, full[start : start + here])
         values[start : start + here] = (ahead + back) / 2
         apart[start : start + here] = np.abs(ahead - back) / 2
     return values, apart

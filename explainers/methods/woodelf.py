@@ -1,9 +1,11 @@
-"""WOODELF: the same path-dependent Shapley values as TreeExplainer's, faster where there are thousands of rows."""
+"""WOODELF: the same Shapley values as TreeExplainer's, faster where rows or the background are many."""
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
-from explainers.contract import Attributions, Family, Method, NotAdditiveError, Question
+from explainers.contract import TRAINING, Attributions, Family, Method, NotAdditiveError, Question
+from explainers.methods.tree import TreeOptions, inside
 
 FAMILIES = (Family.XGBOOST, Family.LIGHTGBM, Family.TREES)
 
@@ -15,6 +17,7 @@ class Woodelf(Method):
     title = "WOODELF"
     source = "Nadel and Wettenstein (2025), From decision trees to Boolean logic: a fast and unified SHAP algorithm"
     tolerance = 1e-4
+    options = TreeOptions
 
     def refusal(self, question: Question) -> str:
         """Return why not: trees without categorical splits, on the scale of their leaves."""
@@ -25,7 +28,12 @@ class Woodelf(Method):
             return f"the leaves of these trees add up to the {model.scales[0].value}, not to the {question.scale.value}"
         if model.categorical:
             return "WOODELF does not follow categorical splits"
+        if self._asks(question) and not len(question.background):
+            return "a background is needed: activate a baseline with rows"
         return ""
+
+    def _asks(self, question: Question) -> bool:
+        return TreeOptions.model_validate(dict(question.options)).perturbation == "interventional"
 
     def attribute(self, question: Question) -> Attributions:
         """Return its values, folded to the players; raises NotAdditiveError where what is left over varies."""
@@ -38,15 +46,19 @@ class Woodelf(Method):
         frame = bound.encode(question.rows)
         predictions = model.predict(frame, question.scale)
         names = _names(model.native, len(model.owner or model.columns))
-        data = frame if model.family is Family.XGBOOST and not model.owner else model.matrix(frame)
+        asks = self._asks(question)
         precision = np.float32 if model.family is Family.XGBOOST else np.float64
-        table = pd.DataFrame(np.asarray(data, dtype=precision), columns=names)
+        table = _Columns(inside(model.family, model, frame).astype(precision), names)
+        usual = None
+        if asks:
+            background = inside(model.family, model, bound.encode(question.background))
+            usual = _Columns(background.astype(precision), names)
         several = len(model.outputs) > 1
         values = np.empty((len(frame), len(names), len(model.outputs)))
         for place in range(len(model.outputs)):
             output = place if several else _of_two(model.family, model.other)
             trees = load_decision_tree_ensemble_model(model.native, names, class_index=output)
-            explainer = WoodelfExplainer(trees)
+            explainer = WoodelfExplainer(trees, data=usual)
             values[:, :, place] = explainer.shap_values(table, verbose=False)
         over = predictions - values.sum(axis=1)
         base = np.median(over, axis=0)
@@ -55,7 +67,36 @@ class Woodelf(Method):
             raise NotAdditiveError(
                 f"what its values leave of the predictions varies by {float(np.abs(over - base).max()):.2g}"
             )
-        return Attributions(values=bound.folded(values), base=base, predictions=predictions, evaluations=len(frame))
+        return Attributions(
+            values=bound.folded(values),
+            base=base,
+            predictions=predictions,
+            evaluations=len(frame),
+            background=len(question.background) if asks else 0,
+            against="" if asks else TRAINING,
+        )
+
+
+class _Column(np.ndarray):
+    """A column as WOODELF asks it, without what pandas spends on each of its thousands of comparisons."""
+
+    def to_numpy(self) -> NDArray[np.generic]:
+        """Return the plain array."""
+        return self.view(np.ndarray)
+
+
+class _Columns:
+    """What WOODELF uses of a frame: it is half again as fast on contiguous arrays as on a frame of pandas."""
+
+    def __init__(self, values: NDArray[np.generic], names: list[str]) -> None:
+        self.columns, self.index = pd.Index(names), pd.RangeIndex(len(values))
+        self._held = {name: np.ascontiguousarray(values[:, at]).view(_Column) for at, name in enumerate(names)}
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    def __getitem__(self, name: str) -> _Column:
+        return self._held[name]
 
 
 def _names(native: object, count: int) -> list[str]:

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 from anyio.to_thread import run_sync
 from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import JSONResponse, RedirectResponse
-from pydantic import ConfigDict, Field, model_validator
+from pydantic import ConfigDict, Field, SecretStr, model_validator
 
 from service.access import Principal, Scope
 from service.api.bodies import Body, Label, Name, Part, Short, validated
@@ -45,11 +45,46 @@ MOST_ROWS = 10_000
 Columns = Annotated[list[Short], Field(max_length=100_000)]
 
 
+HeaderName = Annotated[str, Field(max_length=128, pattern=r"^[A-Za-z0-9!#$%&'*+.^_`|~-]+$")]
+SENT = frozenset(
+    ("accept", "connection", "content-length", "content-type", "host", "te", "trailer", "transfer-encoding", "upgrade")
+)
+"""Headers that the service itself sends, or that belong to the connection."""
+
+
+class CredentialsPart(Part):
+    """What lets in at an endpoint; encrypted at rest, sent with each call and never shown again."""
+
+    bearer: SecretStr | None = Field(None, min_length=1, max_length=8192, description="Sent as Authorization: Bearer.")
+    headers: Annotated[dict[HeaderName, SecretStr], Field(max_length=10)] = Field(
+        default_factory=dict, description="Secret headers by name, such as x-api-key."
+    )
+
+    @model_validator(mode="after")
+    def _sendable(self) -> "CredentialsPart":
+        for name in self.headers:
+            if name.lower() in SENT:
+                raise ValueError(f"the header {name} is the service's own")
+        names = [name.lower() for name in self.headers] + (["authorization"] if self.bearer else [])
+        if len(set(names)) < len(names):
+            raise ValueError("a header is given twice")
+        for name, value in self.sent().items():
+            if not (value and len(value) <= 8192 and value.isascii() and value.isprintable()):
+                raise ValueError(f"what is sent as {name} is printable ASCII of 1 to 8192 characters")
+        return self
+
+    def sent(self) -> dict[str, str]:
+        """Return the headers as they are sent."""
+        told = {name: value.get_secret_value() for name, value in self.headers.items()}
+        return told | ({"authorization": f"Bearer {self.bearer.get_secret_value()}"} if self.bearer else {})
+
+
 class EndpointPart(Part):
-    """Where a model is served, and in which protocol it is asked."""
+    """Where a model is served, in which protocol it is asked, and what lets in there."""
 
     url: Annotated[str, Field(max_length=2048)]
     protocol: Annotated[str, Field(max_length=64)] = "v2"
+    credentials: CredentialsPart | None = None
 
 
 class ManifestPart(Part):
@@ -59,6 +94,7 @@ class ManifestPart(Part):
     groups: dict[Short, Columns | dict[Short, Label]] = Field(default_factory=dict)
     encodings: dict[Short, dict[Label, float]] = Field(default_factory=dict)
     classes: Annotated[list[Label], Field(max_length=10_000)] | None = None
+    texts: Columns = Field(default_factory=list, description="Columns of running text, where the schema does not say.")
 
 
 class ArtifactBody(Body):
@@ -137,7 +173,17 @@ _UPLOAD: dict[str, Any] = {
                         "endpoint": {
                             "type": "object",
                             "required": ["url"],
-                            "properties": {"url": {"type": "string"}, "protocol": {"type": "string"}},
+                            "properties": {
+                                "url": {"type": "string"},
+                                "protocol": {"type": "string"},
+                                "credentials": {
+                                    "type": "object",
+                                    "properties": {
+                                        "bearer": {"type": "string", "writeOnly": True},
+                                        "headers": {"type": "object", "writeOnly": True},
+                                    },
+                                },
+                            },
                         },
                         "manifest": {"type": "object"},
                     },
@@ -179,7 +225,7 @@ async def put_artifact(
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind == "application/json" and b'"endpoint"' in data[:65536] and b'"learner"' not in data[:65536]:
         body: ArtifactBody = validated(ArtifactBody, _json(data, "the body"))
-        given, endpoint, content = body.manifest, body.endpoint.model_dump(), None
+        given, endpoint, content = body.manifest, body.endpoint, None
     else:
         told = {} if manifest is None else _json(manifest.encode(), "the parameter manifest")
         given, endpoint, content = validated(_ManifestBody, told), None, data
@@ -205,13 +251,20 @@ def _adopted(
     model: str,
     version: str,
     data: bytes | None,
-    endpoint: Mapping[str, Any] | None,
+    endpoint: EndpointPart | None,
     manifest: Mapping[str, Any],
 ) -> dict[str, Any]:
     with parts.database.reading() as session:
         owner = model_named(session, principal, model)
         named = version_named(session, owner, version)
-    row = parts.explanations.adopt(owner.id, named.id, data=data, endpoint=endpoint, manifest=manifest)
+    row = parts.explanations.adopt(
+        owner.id,
+        named.id,
+        data=data,
+        endpoint=None if endpoint is None else endpoint.model_dump(exclude={"credentials"}),
+        manifest=manifest,
+        headers=endpoint.credentials.sent() if endpoint is not None and endpoint.credentials is not None else None,
+    )
     with parts.database.writing() as session:
         again = session.get_one(ModelRow, owner.id)
         about = f"models/{model}/versions/{version}/artifact"
@@ -226,6 +279,7 @@ def artifact_document(row: ArtifactRow) -> dict[str, Any]:
         "digest": row.digest,
         "size": row.size,
         "endpoint": row.endpoint,
+        "credentials": row.credentials is not None,
         "manifest": row.manifest,
         **{name: value for name, value in row.about.items() if name != "format"},
         "created_at": format_time(row.created_at),
@@ -460,12 +514,15 @@ def _csv(told: Mapping[str, Any]) -> str:
     writer = csv.writer(out, lineterminator="\n")
     if told["kind"] == "local":
         head = ["prediction_id", "version", "artifact_digest", "method", "exact", "output", "class", "base_value"]
-        writer.writerow([*head, "prediction", "feature", "attribution", "error"])
+        writer.writerow([*head, "prediction", "feature", "attribution", "error", "token", "start"])
         for item in told["items"]:
             for name, value in item["attributions"].items():
                 error = None if item["error"] is None else item["error"].get(name)
                 cells = [item[column] for column in head]
-                writer.writerow([cell(each) for each in [*cells, item["prediction"], name, value, error]])
+                writer.writerow([cell(each) for each in [*cells, item["prediction"], name, value, error, None, None]])
+                for token in (item.get("tokens") or {}).get(name, ()):
+                    about = [token["attribution"], token["error"], token["text"], token["start"]]
+                    writer.writerow([cell(each) for each in [*cells, item["prediction"], name, *about]])
     elif told["kind"] == "global":
         writer.writerow(["feature", "importance", "low", "high", "baseline_importance"])
         for entry in told["features"]:

@@ -30,9 +30,10 @@ from service.api.problems import faults_of, refused
 from service.outbound import Guard
 from service.problems import Conflict, Fault, NotFound
 from service.tables import AlertRow, DeliveryRow, ModelRow, WebhookRow
+from service.vault import Vault
 from service.webhook_kinds import discovery
 from service.webhook_kinds.contract import Credentials, WebhookKind
-from service.webhooks import EVENTS, URL, Vault, masked
+from service.webhooks import EVENTS, URL, masked
 from service.words import NAME, format_time, new_id
 
 router = APIRouter(prefix="/v1", tags=["webhooks"])

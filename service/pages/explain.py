@@ -5,7 +5,15 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from dashboards import charts, formats
-from dashboards.explanation import Contribution, ExplainPage, Importance, LocalExplanation, SheetPage
+from dashboards.explanation import (
+    Contribution,
+    ExplainedText,
+    ExplainPage,
+    Importance,
+    LocalExplanation,
+    SheetPage,
+    TextPart,
+)
 from dashboards.standing import Standing, standing_of
 from service.access import Scope
 from service.api.explanations import ExplainBody, asked_of
@@ -85,7 +93,7 @@ def sheet(visit: Visit, uid: str) -> SheetPage:
         created_at=told["created_at"],
         kept=bool(told["kept"]),
         favourable="" if favourable is None else _words(favourable),
-        items=tuple(_local(item, {}) for item in told["items"]),
+        items=tuple(_local(item) for item in told["items"]),
         software=tuple(f"{name} {number}" for name, number in told["software"].items()),
         json_address=f"{address}?format=json",
         csv_address=f"{address}?format=csv",
@@ -97,10 +105,11 @@ def _explained(visit: Visit, at: ModelVisit, prediction_id: str) -> LocalExplana
     body = ExplainBody(prediction_ids=[prediction_id], version=version)
     asked = asked_of(visit.parts, visit.principal, at.model.name, body)
     told = visit.parts.explanations.explain(asked)
-    return _local(told["items"][0], asked.records[0].get("features") or {})
+    return _local(told["items"][0])
 
 
-def _local(item: Mapping[str, Any], features: Mapping[str, Any]) -> LocalExplanation:
+def _local(item: Mapping[str, Any]) -> LocalExplanation:
+    features = item.get("features") or {}
     errors = item["error"] or {}
     ranked = sorted(item["attributions"].items(), key=lambda pair: (-abs(pair[1] or 0.0), pair[0]))
     background = item["background"]
@@ -116,7 +125,7 @@ def _local(item: Mapping[str, Any], features: Mapping[str, Any]) -> LocalExplana
         base_value=item["base_value"],
         prediction=formats.number(prediction) if isinstance(prediction, int | float) else text_of(prediction or "—"),
         artifact_digest=item["artifact_digest"] or "",
-        background="" if background is None else f"{background['rows']} rows of baseline {background['baseline']}",
+        background=_background(background),
         seed=item["seed"],
         contributions=tuple(
             Contribution(
@@ -127,8 +136,35 @@ def _local(item: Mapping[str, Any], features: Mapping[str, Any]) -> LocalExplana
             )
             for name, value in ranked
         ),
+        note=item.get("note") or "",
+        texts=tuple(
+            _text(name, text_of(features.get(name) or ""), parts) for name, parts in (item.get("tokens") or {}).items()
+        ),
         reasons=tuple(reason["sentence"] for reason in item["reasons"]),
     )
+
+
+def _background(told: Mapping[str, Any] | None) -> str:
+    if told is None:
+        return ""
+    return f"{told['rows']} rows of baseline {told['baseline']}" if "baseline" in told else f"against {told['note']}"
+
+
+def _text(name: str, text: str, parts: Sequence[Mapping[str, Any]]) -> ExplainedText:
+    most = max((abs(part["attribution"]) for part in parts), default=0.0) or 1.0
+    ends = [part["start"] for part in parts[1:]] + [len(text)]
+    told = tuple(
+        TextPart(
+            text=part["text"],
+            gap=text[part["end"] : end],
+            attribution=part["attribution"],
+            error=part["error"],
+            step=round(4 * part["attribution"] / most),
+        )
+        for part, end in zip(parts, ends, strict=True)
+    )
+    strongest = sorted((part for part in told if part.attribution), key=lambda part: -abs(part.attribution))[:BARS]
+    return ExplainedText(feature=name, parts=told, strongest=tuple(strongest))
 
 
 def _importances(results: Sequence[Mapping[str, Any]]) -> tuple[Importance, ...]:

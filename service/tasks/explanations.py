@@ -11,7 +11,7 @@ from explainers import discovery, loading
 from explainers.binding import arranged, bind
 from explainers.contract import Bound, Manifest, NotAdditiveError, Refusal, Scale
 from explainers.dependence import partial_dependence
-from explainers.explanation import background_of, explain, of_class, scale_of
+from explainers.explanation import background_of, explain, of_class, pieces_of, scale_of
 from explainers.served import served
 from service.confinement import Answer, Request, TaskRefused
 
@@ -59,6 +59,7 @@ def attribute(request: Request) -> Answer:
             seed=int(asked.get("seed", 0)),
             options=asked.get("options") or {},
             background_rows=int(asked.get("background_rows", 100)),
+            whole=bool(asked.get("whole")),
         )
         values, base, predictions, error, classes = of_class(found, asked.get("class"))
     except (Refusal, NotAdditiveError) as refusal:
@@ -79,6 +80,9 @@ def attribute(request: Request) -> Answer:
         "output": found.scale.value,
         "classes": several,
         "evaluations": told.evaluations,
+        "background_rows": told.background,
+        "against": told.against,
+        "tokens": pieces_of(found, asked.get("class")),
         "players": found.players,
     }, tables
 
@@ -147,6 +151,7 @@ def manifest_of(told: Mapping[str, Any]) -> Manifest:
         classes=tuple(told["classes"]) if told.get("classes") else None,
         positive_class=told.get("positive_class"),
         task=told.get("task"),
+        texts=tuple(told.get("texts") or ()),
     )
 
 

@@ -1075,6 +1075,10 @@ def problem_page(theme: str = "auto") -> sign_in.ProblemPage:
 
 
 def explained() -> explanation.LocalExplanation:
+    parts = tuple(
+        explanation.TextPart(text=text, gap=" ", attribution=value, error=0.01, step=round(4 * value))
+        for text, value in ((HOSTILE, 1.0), ("not", -0.75), ("great", 0.25), ("film", 0.0))
+    )
     return explanation.LocalExplanation(
         prediction_id=HOSTILE,
         version="3",
@@ -1092,6 +1096,8 @@ def explained() -> explanation.LocalExplanation:
             explanation.Contribution(feature=HOSTILE, value=HOSTILE, attribution=0.75, error=0.01),
             explanation.Contribution(feature="age", value="—", attribution=0.5),
         ),
+        note="47 antithetic pairs of orders",
+        texts=(explanation.ExplainedText(feature=HOSTILE, parts=parts, strongest=parts[:3]),),
         reasons=(f"{HOSTILE} = 3 spoke against 0", "age = missing spoke against 0"),
     )
 

@@ -27,7 +27,7 @@ from service.tables import (
     VersionRow,
     WebhookRow,
 )
-from service.webhooks import Vault
+from service.vault import Vault
 from service.words import HOUR, bucket_of, new_id
 from tests.service.empty import copy_empty
 

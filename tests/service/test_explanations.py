@@ -123,7 +123,8 @@ def test_a_prediction_is_explained_by_its_id(client: TestClient) -> None:
         "version": "1", "artifact_digest": digest, "method": "native", "exact": True, "output": "margin", "class": "1",
         "seed": 0,
     }  # fmt: skip
-    assert item["background"]["baseline"] == "reference"
+    assert item["background"] == {"note": "the rows that the model's trees counted in training"}
+    assert item["features"] == pytest.approx(people(200, 4).iloc[0].to_dict())
     # the favourable outcome is 0 and class 1 is explained: what pushes up speaks against the person
     assert [reason["feature"] for reason in item["reasons"]] == [
         name for name, value in sorted(item["attributions"].items(), key=lambda pair: -pair[1]) if value > 0
@@ -156,6 +157,8 @@ def test_posted_records_are_explained_on_the_scale_that_is_asked_for(client: Tes
     expected = 1 - float(chance(pd.DataFrame([[0.0, -1.0, 1.5]], columns=NAMES))[0])
     assert item["prediction"] == pytest.approx(expected)
     assert (item["class"], item["output"], item["method"]) == ("0", "probability", "enumeration")
+    assert (item["background"]["baseline"], item["background"]["rows"]) == ("reference", 100)
+    assert item["note"] == "all 8 coalitions over 100 background rows"
     assert item["base_value"] + sum(item["attributions"].values()) == pytest.approx(expected)
     missing = client.post("/v1/models/loans/explanations", json={"records": [{"features": {"age": 1.0}}]})
     assert missing.status_code == 200  # missing values are missing, as they are for the model itself
@@ -171,6 +174,11 @@ def test_importance_and_partial_dependence_of_a_span(client: TestClient) -> None
         assert entry["interval"][0] <= entry["importance"] <= entry["interval"][1]
         assert entry["importance"] == pytest.approx(entry["baseline_importance"], rel=0.5, abs=0.2)
     assert told.json()["ndcg"] > 0.9
+    heeded = client.get("/v1/models/loans/causes", params={"from": span["from"], "to": span["to"]}).json()
+    assert heeded["importance_source"] == "explanations of the version's artifact"
+    total = sum(entry["baseline_importance"] for entry in features.values())
+    shares = {one["feature"]: one["importance"] for one in heeded["features"]}
+    assert shares == {name: pytest.approx(entry["baseline_importance"] / total) for name, entry in features.items()}
     answer = client.post("/v1/models/loans/partial-dependence", json={"feature": "debt", "output": "probability"})
     assert answer.status_code == 200, answer.text
     curve = answer.json()["mean"][0]
@@ -265,6 +273,77 @@ def test_a_model_behind_an_endpoint_is_explained_from_outside(
     failed = client.post("/v1/models/served/explanations", json={"prediction_ids": ["p1"]})
     assert failed.status_code == 422
     assert "the endpoint answered 503" in failed.json()["detail"]
+
+
+TOKEN, API_KEY = "only-the-endpoint-may-read-this", "nor-this"
+
+
+def reviewing(request: Request) -> Response:
+    """Return a model server that likes "great", for whoever brings the secrets."""
+    given = request.headers.get("authorization", ""), request.headers.get("x-api-key", "")
+    if given != (f"Bearer {TOKEN}", API_KEY):
+        return Response(f"who is {given[0]}?", status=401)
+    texts = [record["review"] or "" for record in request.get_json()["records"]]
+    return Response(json.dumps({"predictions": [0.9 if "great" in text else 0.2 for text in texts]}))
+
+
+def test_a_text_model_behind_a_guarded_endpoint_is_explained_by_tokens(
+    client: TestClient, httpserver: HTTPServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    httpserver.expect_request("/reviews").respond_with_handler(reviewing)
+    schema = {"features": [{"name": "review", "type": "text"}]}
+    about = {"name": "reviews", "task": "binary", "classes": ["0", "1"], "positive_class": "1", "schema": schema}
+    assert client.post("/v1/models", json=about | {"favourable_outcome": "1"}).status_code == 201
+    versions = "/v1/models/reviews/versions"
+    name = (client.get(versions).json()["items"] or [client.post(versions, json={"version": "1"}).json()])[0]["version"]
+    address = f"{versions}/{name}/artifact"
+    endpoint = {"url": httpserver.url_for("/reviews").replace("localhost", "127.0.0.1"), "protocol": "plain"}
+    wrong: list[dict[str, Any]] = [{"headers": {"Host": API_KEY}}, {"bearer": f"{TOKEN}\n"}, {"password": TOKEN}]
+    for credentials in wrong:
+        refused = client.put(address, json={"endpoint": {**endpoint, "credentials": credentials}})
+        assert refused.status_code == 422
+        assert TOKEN not in refused.text
+        assert API_KEY not in refused.text
+    credentials = {"bearer": TOKEN, "headers": {"X-Api-Key": API_KEY}}
+    answer = client.put(address, json={"endpoint": {**endpoint, "credentials": credentials}})
+    assert answer.status_code == 200, answer.text
+    assert answer.json()["credentials"] is True
+    record = {"features": {"review": "A great film, I think"}}
+    body: dict[str, Any] = {"records": [record], "version": name, "keep": True}
+    made = client.post("/v1/models/reviews/explanations", json=body)
+    assert made.status_code == 200, made.text
+    item = made.json()["items"][0]
+    assert (item["method"], item["exact"], item["base_value"]) == ("tokens", True, pytest.approx(0.2))
+    assert item["attributions"] == {"review": pytest.approx(0.7)}
+    parts = {part["text"]: part["attribution"] for part in item["tokens"]["review"]}
+    assert parts == {"A": 0, "great": pytest.approx(0.7), "film": 0, ",": 0, "I": 0, "think": 0}
+    assert item["background"] == {"note": "the text with every part masked"}
+    uid = made.json()["id"]
+    rows = list(csv.DictReader(io.StringIO(client.get(f"/v1/explanations/{uid}?format=csv").text)))
+    assert [(row["token"], row["start"]) for row in rows[:3]] == [("", ""), ("A", "0"), ("great", "2")]
+    page = client.get(f"/explanations/{uid}").text
+    assert '>great</span> <span class="step-0" title="0">film</span>' in page
+    # a secret that the endpoint does not take, and says back
+    old = client.put(address, json={"endpoint": {**endpoint, "credentials": {"bearer": "an-old-one"}}})
+    assert old.status_code == 200
+    other = body | {"records": [{"features": {"review": "Not so good"}}]}
+    failed = client.post("/v1/models/reviews/explanations", json=other)
+    assert failed.status_code == 422
+    assert "the endpoint answered 401: who is Bearer …?" in failed.json()["detail"]
+    told = [
+        answer.text,
+        old.text,
+        failed.text,
+        client.get(address).text,
+        client.get("/v1/audit").text,
+        page,
+        caplog.text,
+    ]
+    assert not [text for text in told for secret in (TOKEN, API_KEY, "an-old-one") if secret in text]
+    folder = client.app.state.assembly.settings.data_dir  # type: ignore[attr-defined]
+    stored = b"".join(path.read_bytes() for path in folder.glob("plumbline.db*"))
+    assert TOKEN.encode() not in stored
+    assert API_KEY.encode() not in stored
 
 
 def test_an_endpoint_inside_is_not_called(client: TestClient) -> None:

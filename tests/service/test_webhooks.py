@@ -20,7 +20,8 @@ from service.clock import SetClock
 from service.database import Database
 from service.settings import Settings
 from service.tables import DeliveryRow, ModelRow, WebhookRow
-from service.webhooks import DELAYS, Sender, Vault, body_of, new_secret, owe
+from service.vault import Vault
+from service.webhooks import DELAYS, Sender, body_of, new_secret, owe
 from service.words import new_id
 from tests.receiver import Receiver
 from tests.service.empty import copy_empty

@@ -188,7 +188,7 @@ class Parts:
         self.software = "test"
         self.worker = shop.worker
         self.explanations = Explanations(
-            shop.database, shop.lake, shop.clock, shop.settings, shop.profiles, shop.worker
+            shop.database, shop.lake, shop.clock, shop.settings, shop.profiles, shop.worker, sender.vault
         )
 
 
