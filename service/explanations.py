@@ -37,6 +37,8 @@ from service.worker import Limits, Reply, Worker, WorkFailed
 KEPT_IN_CACHE = timedelta(days=7)
 """How long an explanation that was not asked to be kept is answered again without work."""
 REASONS = 4
+SHOWN = 80
+"""How much of a value a reason repeats."""
 GLOBAL_ROWS = 1_000
 DRIFT_ROWS = 2_000
 """Rows of the window and of the baseline that are explained for attribution drift where none were posted."""
@@ -235,6 +237,8 @@ class Explanations:
         return self._keep(material, "local", fingerprint, document, keep=asked.keep)
 
     def _computed(self, material: Material, asked: Asked, check: Callable[[], None]) -> list[dict[str, Any]]:
+        for record in asked.records:
+            _check_names(record.get("features") or {}, material)
         rows = rows_of(asked.records, material.types)
         document, tables, background = self._attributed(
             material, rows, asked.method, asked.output, asked.class_, asked.seed, asked.options, check
@@ -710,11 +714,25 @@ def _artifact(material: Material) -> ArtifactRow:
     return material.artifact
 
 
+def _check_names(features: Mapping[str, Any], material: Material) -> None:
+    """Refuse a record that has a feature nobody knows in place of one that the model takes: a misspelt name.
+
+    A feature that is simply absent is missing, as it is in a prediction.
+    """
+    inputs = _artifact(material).about["inputs"]
+    absent = [name for name in inputs if name not in features]
+    unknown = [name for name in features if name not in material.types and name not in inputs]
+    if absent and unknown:
+        raise Unprocessable(
+            f"the record has {', '.join(map(repr, unknown[:5]))}, which the version's schema does not have, and lacks "
+            f"{', '.join(map(repr, absent[:5]))}; columns are matched by name"
+        )
+
+
 def _without(text: str, secret: Mapping[str, str]) -> str:
     """Return what an endpoint said, without the secrets that it may have said back."""
     for value in secret.values():
-        for part in {value, value.removeprefix("Bearer ")}:
-            text = text.replace(part, "…")
+        text = text.replace(value.removeprefix("Bearer "), "…")
     return text
 
 
@@ -853,7 +871,8 @@ def _reasons(
 
 
 def _shown(value: Any) -> str:
-    return "missing" if value is None else text_of(value)
+    text = "missing" if value is None else text_of(value)
+    return text if len(text) <= SHOWN else f"{text[:SHOWN]}…"
 
 
 def _fingerprint(kind: str, *parts: Any) -> str:

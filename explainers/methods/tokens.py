@@ -86,8 +86,8 @@ class Tokens(Method):
             evaluations=game.evaluations,
             note="every coalition of the parts"
             if exact
-            else f"{min(pairs)} to {max(pairs)} antithetic pairs of orders of the parts, the largest standard error of "
-            f"a part {largest:.2g}",
+            else f"{_counted(pairs)} antithetic pairs of orders of the parts, the largest standard error of a part "
+            f"{largest:.2g}",
             background=0 if game.size == 1 else game.size,
             against="the text with every part masked" if game.size == 1 else "",
             pieces=tuple(one.pieces for one in told),
@@ -231,6 +231,10 @@ class _Game:
         for place, player in enumerate(owner):
             out[:, player] += values[:, place]
         return out
+
+
+def _counted(pairs: list[int]) -> str:
+    return str(min(pairs)) if min(pairs) == max(pairs) else f"{min(pairs)} to {max(pairs)}"
 
 
 def cut(text: object, options: TokenOptions) -> list[tuple[int, int]]:

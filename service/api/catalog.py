@@ -191,8 +191,10 @@ def metrics(principal: Reader) -> dict[str, object]:  # noqa: ARG001 - the scope
 
 @router.get("/explainers", operation_id="catalog_explainers", summary="How predictions can be explained")
 def explainers(principal: Reader) -> dict[str, object]:  # noqa: ARG001 - the scope is declared by it
-    """List the methods, the formats of model files and the protocols of endpoints, plug-ins included."""
-    return listed(
+    """List the methods, the formats of model files and the protocols of endpoints, plug-ins included; `refused` are
+    those that cannot be used, and why.
+    """  # noqa: D205 - one paragraph, which the interface shows whole
+    items = listed(
         [
             *(_explainer("method", each, each.options.model_json_schema()) for each in found.methods().values()),
             *(_explainer("artifact", each, {}) for each in found.artifacts().values()),
@@ -200,6 +202,9 @@ def explainers(principal: Reader) -> dict[str, object]:  # noqa: ARG001 - the sc
         ],
         None,
     )
+    return items | {
+        "refused": [{"entry_point": one.entry_point, "by": one.by, "reason": one.reason} for one in found.refused()]
+    }
 
 
 @router.get("/webhooks", operation_id="catalog_webhooks", summary="Where events can be delivered")

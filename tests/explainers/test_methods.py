@@ -313,6 +313,7 @@ PIPELINES: list[Any] = [
     RandomForestClassifier(20, max_depth=5, random_state=0),
     xgboost.XGBClassifier(n_estimators=20, max_depth=3, n_jobs=1),
     lightgbm.LGBMClassifier(n_estimators=20, n_jobs=1, verbose=-1),
+    catboost.CatBoostClassifier(iterations=20, depth=3, verbose=0, allow_writing_files=False, thread_count=1),
 ]
 
 

@@ -20,6 +20,7 @@ from werkzeug import Request, Response
 
 from service.app import create_app
 from service.clock import SetClock
+from service.runs import ATTEMPTS
 from service.settings import Settings
 from tests.conftest import ADMIN_KEY
 
@@ -162,6 +163,10 @@ def test_posted_records_are_explained_on_the_scale_that_is_asked_for(client: Tes
     assert item["base_value"] + sum(item["attributions"].values()) == pytest.approx(expected)
     missing = client.post("/v1/models/loans/explanations", json={"records": [{"features": {"age": 1.0}}]})
     assert missing.status_code == 200  # missing values are missing, as they are for the model itself
+    misspelt = {"features": {"debts": 1.5, "age": 0.0, "income": -1.0}}
+    refused = client.post("/v1/models/loans/explanations", json={"records": [misspelt]})
+    assert refused.status_code == 422
+    assert "has 'debts', which the version's schema does not have, and lacks 'debt'" in refused.json()["detail"]
 
 
 def test_importance_and_partial_dependence_of_a_span(client: TestClient) -> None:
@@ -353,13 +358,26 @@ def test_an_endpoint_inside_is_not_called(client: TestClient) -> None:
     assert "PLUMBLINE_OUTBOUND_ALLOW" in answer.json()["detail"]
 
 
-def test_attribution_drift_of_an_uploaded_model_is_monitored(client: TestClient) -> None:
+def test_attribution_drift_of_a_model_is_monitored_and_its_failure_is_that_runs_alone(
+    client: TestClient, httpserver: HTTPServer
+) -> None:
+    httpserver.expect_request("/gone").respond_with_data("out of order", status=503)
+    url = httpserver.url_for("/gone").replace("localhost", "127.0.0.1")
+    gone = {"endpoint": {"url": url, "protocol": "plain"}}
+    assert client.put("/v1/models/loans/versions/1/artifact", json=gone).status_code == 200
     monitor = {
         "name": "explained", "kind": "attribution_drift", "schedule": "daily", "parameters": {"min_rows": 20},
     }  # fmt: skip
     assert client.post("/v1/models/loans/monitors", json=monitor).status_code == 201
     span = {"from": (NOW - timedelta(days=1)).isoformat(), "to": NOW.isoformat()}
     client.app.state.assembly.sealer.seal(1)  # type: ignore[attr-defined]
+    answer = client.post("/v1/models/loans/monitors/explained/runs", json=span)
+    for _ in range(ATTEMPTS):
+        client.app.state.scheduler.work_model(1)  # type: ignore[attr-defined]
+    failed = client.get(f"/v1/models/loans/runs/{answer.json()['id']}").json()
+    assert failed["status"] == "failed"
+    assert "the endpoint answered 503: out of order" in failed["error"]
+    put(client, artifact())
     answer = client.post("/v1/models/loans/monitors/explained/runs", json=span)
     assert answer.status_code in (200, 201, 202), answer.text
     assert client.app.state.scheduler.work_model(1) == 1  # type: ignore[attr-defined]
