@@ -4,12 +4,27 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from monitors import discovery
 from monitors.bias import BiasParameters, Compared, Estimate, People, drawn, measured, scaled, withheld
-from monitors.contract import Attribute, CountedBias, Counts
+from monitors.budget import BudgetPolicy
+from monitors.contract import (
+    Arrivals,
+    Attribute,
+    Comparison,
+    CountedBias,
+    Counts,
+    Result,
+    Rule,
+    Task,
+    Verdict,
+)
+from monitors.exact import EPOCH
 from monitors.groups import cut_names, plan_groups
+from monitors.kernel import profile_batches
+from monitors.layout import Layout, OutcomeLayout
 
 METRICS = discovery.bias_metrics()
 QUIET = np.array(
@@ -188,6 +203,68 @@ def test_level_judges_whether_the_value_is_outside_the_four_fifths() -> None:
     assert inside is not None
     assert inside[0] < 0
     assert inside[1] > 0.9
+
+
+def accepting(women: float, men: float) -> pa.Table:
+    """Return 1,000 women and 1,000 men, accepted in these shares."""
+    parts = [np.repeat(["1", "0"], [round(1000 * share), 1000 - round(1000 * share)]) for share in (women, men)]
+    return pa.table(
+        {
+            "prediction": np.concatenate(parts),
+            "ground_truth": pa.nulls(2000, pa.string()),
+            "group.sex": np.repeat(["F", "M"], 1000),
+        }
+    )
+
+
+def by_rule(before: tuple[float, float], now: tuple[float, float], **parameters: Any) -> Result:
+    """Return what a bias monitor says of the women's DPPL: the men's share of accepted less theirs."""
+    outcomes = OutcomeLayout("binary", ("0", "1"), "1", {"sex": ("F", "M")}, favourable="1")
+    layout = Layout({}, outcomes)
+    old, new = (profile_batches(accepting(*shares).to_batches(), layout) for shares in (before, now))
+    attribute = Attribute(name="sex", values=("F", "M"), reference="M")
+    compared = Comparison(
+        columns=[],
+        baseline=old,
+        scales={1: new},
+        blocks={},
+        arrivals=Arrivals(rows=2000, judged=False),
+        starts_at=EPOCH,
+        ends_at=EPOCH,
+        generator=lambda metric, subject: np.random.default_rng([*f"{metric} {subject}".encode()]),
+        task=Task(name="binary", classes=("0", "1"), favourable_outcome="1", protected=(attribute,)),
+    )
+    asked = BiasParameters.model_validate({"also": [], "fairlearn": [], **parameters})
+    results = BudgetPolicy().judge(discovery.kinds()["bias"].measure(compared, asked), 1e-6)
+    (found,) = [one for one in results if one.metric == "DPPL"]
+    return found
+
+
+def test_sagemakers_file_rule_is_violated_by_any_value_farther_from_equal_treatment() -> None:
+    # DPPL 0.6 - 0.4 = 0.2 in the baseline; then 0.21 and 0.19, and on the other side -0.19 and -0.21.
+    for women, verdict in ((0.39, "violated"), (0.41, "ok"), (0.79, "ok"), (0.81, "violated")):
+        found = by_rule((0.4, 0.6), (women, 0.6), rule="file")
+        assert found.value == pytest.approx(0.6 - women)
+        assert found.verdict == verdict, women
+        assert found.threshold == pytest.approx(0.2)
+        assert found.rule is Rule.SAGEMAKER
+
+
+def test_sagemakers_interval_rule_is_violated_where_the_intervals_are_apart() -> None:
+    # Each interval is the value +- 1.96 sqrt(2 * 0.24 / 1000) = 0.043: 0.25 and 0.2 meet, 0.35 and 0.2 do not.
+    near, far = by_rule((0.4, 0.6), (0.35, 0.6), rule="interval"), by_rule((0.4, 0.6), (0.25, 0.6), rule="interval")
+    assert near.verdict is Verdict.OK
+    assert far.verdict is Verdict.VIOLATED
+    assert far.threshold == pytest.approx(0.2 + 0.043, abs=0.004)
+    assert "SageMaker's interval rule" in far.note
+
+
+def test_sagemakers_interval_rule_takes_a_given_range_instead_of_the_baselines_interval() -> None:
+    inside = by_rule((0.4, 0.6), (0.47, 0.6), rule="interval", ranges={"DPPL": [-0.1, 0.1]})
+    outside = by_rule((0.4, 0.6), (0.4, 0.6), rule="interval", ranges={"DPPL": [-0.1, 0.1]})
+    assert inside.verdict is Verdict.OK  # 0.13 -+ 0.043 reaches into the range
+    assert outside.verdict is Verdict.VIOLATED
+    assert outside.threshold == pytest.approx(0.1)
 
 
 @pytest.mark.parametrize(
