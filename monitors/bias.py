@@ -35,8 +35,8 @@ from monitors.contract import (
 from monitors.facets import FAVOURABLE, UNKNOWN, Facets, FacetSample, facet_cells
 from monitors.null import CALIBRATING, ENOUGH_BLOCKS, TAIL_ONLY
 from monitors.outcomes import fortunes
+from monitors.resampling import drawn_counts
 
-DRAWS = 1000
 PERMUTATIONS = 999
 TOGETHER = 100
 """Draws that are measured at once where strata make tables large."""
@@ -266,17 +266,6 @@ def measured(metric: CountedBias, people: People, cells: Counts) -> Counts:
     return np.concatenate([np.asarray(metric.value(people.facets(part, strata=True))) for part in parts])
 
 
-def drawn(cells: Counts, generator: np.random.Generator, draws: int = DRAWS) -> Counts:
-    """Return multinomial draws of a table's cells, the leading axis the draws."""
-    flat = cells.ravel()
-    used = np.flatnonzero(flat > 0)
-    found = np.zeros((draws, flat.size))
-    if used.size:
-        total = flat[used].sum()
-        found[:, used] = generator.multinomial(round(float(total)), flat[used] / total, draws)
-    return found.reshape(draws, *cells.shape)
-
-
 def exchanged(window: Counts, baseline: Counts, generator: np.random.Generator) -> tuple[Counts, Counts]:
     """Return windows drawn without replacement from window and baseline together, and what each leaves."""
     pooled = (window + baseline).ravel()
@@ -304,12 +293,12 @@ class Compared:
     @cached_property
     def window_draws(self) -> Counts:
         """Draws of the window's cells."""
-        return drawn(self.window.cells, self.generator)
+        return drawn_counts(self.window.cells, self.generator)
 
     @cached_property
     def baseline_draws(self) -> Counts | None:
         """Draws of the baseline's cells."""
-        return None if self.baseline is None else drawn(self.baseline.cells, self.generator)
+        return None if self.baseline is None else drawn_counts(self.baseline.cells, self.generator)
 
     @cached_property
     def swapped(self) -> tuple[Counts, Counts] | None:

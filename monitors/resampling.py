@@ -30,17 +30,19 @@ SHUFFLED = 1_000_000
 Values = Mapping[Figure, Counts]
 
 
+def drawn_counts(counts: Counts, generator: np.random.Generator, draws: int = DRAWS) -> Counts:
+    """Return multinomial draws of counts of any shape, the leading axis the draws: rows are independent."""
+    flat = counts.ravel()
+    used = np.flatnonzero(flat > 0)
+    drawn = np.zeros((draws, flat.size))
+    if used.size:
+        drawn[:, used] = generator.multinomial(round(float(flat[used].sum())), flat[used] / flat[used].sum(), draws)
+    return drawn.reshape(draws, *counts.shape)
+
+
 def drawn_cells(table: Table, generator: np.random.Generator, draws: int = DRAWS) -> Table:
-    """Return multinomial draws of a coarse table's cells, the leading axis the draws: rows are independent."""
-    parts = []
-    for part in table.parts():
-        flat = part.ravel()
-        used = np.flatnonzero(flat > 0)
-        drawn = np.zeros((draws, flat.size))
-        if used.size:
-            drawn[:, used] = generator.multinomial(round(float(flat[used].sum())), flat[used] / flat[used].sum(), draws)
-        parts.append(drawn.reshape(draws, *part.shape))
-    return table.with_parts(parts)
+    """Return draws of a coarse table's cells, the leading axis the draws."""
+    return table.with_parts([drawn_counts(part, generator, draws) for part in table.parts()])
 
 
 def drawn_buckets(buckets: Table, generator: np.random.Generator, draws: int = DRAWS) -> Table:

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pytest
 
 from monitors import discovery
-from monitors.bias import BiasParameters, Compared, Estimate, People, drawn, measured, scaled, withheld
+from monitors.bias import BiasParameters, Compared, Estimate, People, measured, scaled, withheld
 from monitors.budget import BudgetPolicy
 from monitors.contract import (
     Arrivals,
@@ -25,6 +25,7 @@ from monitors.exact import EPOCH
 from monitors.groups import cut_names, plan_groups
 from monitors.kernel import profile_batches
 from monitors.layout import Layout, OutcomeLayout
+from monitors.resampling import drawn_counts
 
 METRICS = discovery.bias_metrics()
 QUIET = np.array(
@@ -292,7 +293,7 @@ def test_a_monitor_waits_for_labels_only_where_a_judged_metric_needs_them() -> N
 def test_draws_keep_the_number_of_rows_and_cells_that_hold_none() -> None:
     rng = np.random.default_rng(1)
     cells = table(rng, 500)
-    draws = drawn(cells, rng, 50)
+    draws = drawn_counts(cells, rng, 50)
     assert draws.sum(axis=(1, 2, 3, 4)).tolist() == [500.0] * 50
     assert not draws[:, cells == 0].any()
     assert replace(people(cells), reference="F").looked_at == [1]
