@@ -4,12 +4,14 @@ import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
+from threading import Lock
 from typing import Any
 
 import sqlalchemy.exc
 from sqlalchemy import BigInteger, Engine, Integer, create_engine, event
 from sqlalchemy.engine import Connection, Dialect
 from sqlalchemy.orm import Session, sessionmaker
+from sqlalchemy.pool import PoolProxiedConnection
 from sqlalchemy.types import TypeDecorator
 
 from service.problems import Problem, StorageFull, Unavailable
@@ -84,6 +86,8 @@ class Database:
         write_engine = self.engine.execution_options(plumbline_write=True)
         self._reading = sessionmaker(self.engine, expire_on_commit=False, autoflush=False)
         self._writing = sessionmaker(write_engine, expire_on_commit=False)
+        self._watching: PoolProxiedConnection | None = None
+        self._asking = Lock()
 
     def _engine(self, url: str) -> Engine:
         if not self.is_sqlite:
@@ -131,6 +135,24 @@ class Database:
                 connection.exec_driver_sql(f"SET LOCAL idle_in_transaction_session_timeout = {IDLE_MILLISECONDS}")
             yield session
 
+    def version(self) -> int | None:
+        """Return a number that changes whenever something is committed, by whomever; None where there is none."""
+        if not self.is_sqlite:
+            return None
+        with self._asking:
+            if self._watching is None:
+                self._watching = self.engine.raw_connection()
+            cursor = self._watching.cursor()
+            try:
+                cursor.execute("PRAGMA data_version")
+                return int(cursor.fetchall()[0][0])
+            finally:
+                cursor.close()
+
     def close(self) -> None:
         """Give back all connections."""
+        with self._asking:
+            if self._watching is not None:
+                self._watching.close()
+                self._watching = None
         self.engine.dispose()

@@ -43,6 +43,8 @@ RUNS_PER_TICK = 100
 """Of one model, so that catching up on one leaves room for the others."""
 REVISE_AFTER = timedelta(minutes=15)
 REVISIONS = 30
+IDLE = timedelta(seconds=15)
+"""How long nothing is looked for where nothing was due and nothing has been stored since."""
 SEAL_AFTER = timedelta(seconds=60)
 """How long records wait in the buffer while a window may need them."""
 CLOSING_SECONDS = 240.0
@@ -127,8 +129,8 @@ class Scheduler:
         self._jobs = BackgroundScheduler(timezone="UTC", daemon=True)
         every: list[tuple[str, Callable[[], object], float]] = [
             ("sealer", self._seal, min(settings.tick_seconds, 1.0)),
-            ("scheduler", self._run, settings.tick_seconds),
-            ("worker", self._work, settings.tick_seconds),
+            ("scheduler", self._unless_idle(self._run), settings.tick_seconds),
+            ("worker", self._unless_idle(self._work), settings.tick_seconds),
             ("sender", self._send, min(settings.tick_seconds, 1.0)),
         ]
         every.append(("upkeep", self._upkeep, host.BEAT_SECONDS))
@@ -160,6 +162,21 @@ class Scheduler:
         done = self._run() + self._work()
         self._assembly.sender.send_all_due()
         return done
+
+    def _unless_idle(self, work: Callable[[], int]) -> Callable[[], None]:
+        """Return work that is left out while it would read what it read the last time, and found nothing to do."""
+        found: tuple[int, datetime] | None = None
+
+        def look() -> None:
+            nonlocal found
+            version, now = self._assembly.database.version(), self._assembly.clock.now()
+            if found is not None and found[0] == version and timedelta() <= now - found[1] < IDLE:
+                return
+            found = None
+            if not work() and version is not None:
+                found = (version, now)
+
+        return look
 
     def _guarded(self, role: str, work: Callable[[], object]) -> None:
         try:

@@ -65,7 +65,7 @@ class Service:
             "PLUMBLINE_ADMIN_KEY": self.admin_key,
             "PLUMBLINE_OUTBOUND_ALLOW": "127.0.0.1",
             "PLUMBLINE_OUTBOUND_HTTP": "true",
-            "PLUMBLINE_TICK_SECONDS": "0.3",
+            "PLUMBLINE_TICK_SECONDS": "0.5",
             "PLUMBLINE_DRAIN_SECONDS": "0",
             **self.environment,
         }
