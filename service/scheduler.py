@@ -128,7 +128,7 @@ class Scheduler:
         settings = self._assembly.settings
         self._jobs = BackgroundScheduler(timezone="UTC", daemon=True)
         every: list[tuple[str, Callable[[], object], float]] = [
-            ("sealer", self._seal, min(settings.tick_seconds, 1.0)),
+            ("sealer", self._sealing(), min(settings.tick_seconds, 1.0)),
             ("scheduler", self._unless_idle(self._run), settings.tick_seconds),
             ("worker", self._unless_idle(self._work), settings.tick_seconds),
             ("sender", self._send, min(settings.tick_seconds, 1.0)),
@@ -186,8 +186,20 @@ class Scheduler:
 
     def _seal(self) -> None:
         self._assembly.sealer.seal_due()
-        self._assembly.profiles.refresh(seconds=1.0)
-        self._assembly.sealer.tidy()
+        self._bring_up_to_date()
+
+    def _sealing(self) -> Callable[[], None]:
+        """Return the work of a sealer that wakes up again and again: what is buffered grows old, the rest waits."""
+        rest = self._unless_idle(self._bring_up_to_date)
+
+        def seal() -> None:
+            self._assembly.sealer.seal_due()
+            rest()
+
+        return seal
+
+    def _bring_up_to_date(self) -> int:
+        return self._assembly.profiles.refresh(seconds=1.0) + self._assembly.sealer.tidy()
 
     def _upkeep(self) -> None:
         """Do what every process does: set damaged files aside, and say that this host works on the database."""

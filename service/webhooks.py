@@ -181,6 +181,9 @@ class Sender:
 
         Without `wait` the calls go on by themselves, each webhook's until nothing of it is due.
         """
+        with self._database.reading() as session:
+            if session.scalar(select(DeliveryRow.id).where(DeliveryRow.state == "pending").limit(1)) is None:
+                return 0
         calls = self._claim()
         with self._lock:
             self._pool = self._pool or ThreadPoolExecutor(max_workers=AT_ONCE, thread_name_prefix="webhooks")
