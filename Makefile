@@ -118,7 +118,7 @@ BENCHMARKS := $(patsubst benchmarks/%.py,benchmarks.%,$(filter-out benchmarks/__
 
 .PHONY: bench
 bench: $(PEERS_VENV)/.installed ## One pass of each benchmark, beside its peers; `--full` of each gives the figures that bind
-	@short=; for name in $(BENCHMARKS); do echo "== $$name"; timeout 240 $(PEERS_VENV)/bin/python -m $$name || short="$$short $$name"; done; \
+	@short=; for name in $(BENCHMARKS); do echo "== $$name"; timeout 150 $(PEERS_VENV)/bin/python -m $$name || short="$$short $$name"; done; \
 	test -z "$$short" || { echo "short of a figure, or of time:$$short" >&2; exit 1; }
 
 .PHONY: lock
