@@ -29,7 +29,7 @@ from service.lake.files import DIGEST, IDENTITY, named_files
 from service.problems import Conflict, Problem
 from service.settings import Settings, software
 from service.tables import Base, JobRow, LeaseRow, PropertyRow, RunRow, SessionRow
-from service.words import format_time
+from service.words import UNFINISHED, format_time
 
 FORMAT = 1
 MANIFEST, DATABASE, SECRET, FILES = "manifest.json", "database.sqlite", "secret.key", "lake"
@@ -150,7 +150,7 @@ def _leave_out_who_is_there(database: Database) -> None:
         session.execute(sa.delete(SessionRow))
         idle: dict[str, Any] = {"owner": None, "lease_until": None}
         session.execute(sa.update(RunRow).where(RunRow.status == "running").values(status="queued", **idle))
-        going = sa.update(JobRow).where(JobRow.state.in_(("queued", "running")), JobRow.owner.is_not(None))
+        going = sa.update(JobRow).where(JobRow.state.in_(UNFINISHED), JobRow.owner.is_not(None))
         session.execute(going.values(state="failed", error="the service was restored from a backup", **idle))
 
 

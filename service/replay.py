@@ -26,7 +26,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from service.database import EPOCH, from_microseconds
-from service.words import HOUR, format_time, text_of
+from service.words import HOUR, UNFINISHED, format_time, text_of
 
 ROWS = 20_000
 """Rows in one request."""
@@ -467,14 +467,14 @@ class Client:
         if answer.status_code == httpx2.codes.NO_CONTENT or not answer.content:
             return {}
         body: dict[str, Any] = answer.json()
-        while answer.status_code == httpx2.codes.ACCEPTED or body.get("state") in ("queued", "running"):
+        while answer.status_code == httpx2.codes.ACCEPTED or body.get("state") in UNFINISHED:
             where = answer.headers.get("location") or (f"/v1/jobs/{body['id']}" if "id" in body else None)
             if where is None:
                 return body
             self._pause(0.2)
             following = self.send("GET", where.removeprefix(self.url))
             body = following.json()
-            if body.get("state") not in ("queued", "running"):
+            if body.get("state") not in UNFINISHED:
                 if body.get("state") in ("failed", "cancelled"):
                     raise Refused(f"the service could not finish: {body.get('error') or body['state']}")
                 return body

@@ -25,7 +25,7 @@ from service.tables import (
     RunRow,
     VersionRow,
 )
-from service.words import Span, derived_id, format_time, parse_duration
+from service.words import UNFINISHED, Span, derived_id, format_time, parse_duration
 
 JUDGED = ("ok", "violations", "partial")
 OPEN = ("awaiting_approval", "requested", "accepted", "running")
@@ -257,7 +257,7 @@ def _check_guard(session: Session, name: str, finding: Finding, newest: datetime
             RunRow.monitor_id == monitor.id,
             RunRow.version_id == finding.version.id,
             RunRow.current.is_(True),
-            RunRow.status.not_in(("queued", "running")),
+            RunRow.status.not_in(UNFINISHED),
         )
         .order_by(RunRow.ends_at.desc())
         .limit(1)

@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 import structlog
 import zstandard
-from sqlalchemy import func, insert, select, update
+from sqlalchemy import ColumnElement, func, insert, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
@@ -54,7 +54,7 @@ from service.tables import (
     VersionRow,
 )
 from service.windows import Grid
-from service.words import DAY, HOUR, Span, bucket_of, bucket_start, derived_id, format_time
+from service.words import DAY, HOUR, UNFINISHED, Span, bucket_of, bucket_start, derived_id, format_time
 from service.worker import Limits, Worker, WorkFailed
 
 SCALES = (1, 7, 28)
@@ -71,7 +71,6 @@ ATTEMPTS = 2
 """A run that fails so often stays failed."""
 CRASHES = 5
 WAITING = "waiting_for_labels"
-UNFINISHED = ("queued", "running")
 WORK_SECONDS = 240.0
 """What a run may spend in the worker process at a time."""
 BLIND_AFTER = 3
@@ -291,7 +290,7 @@ def record(session: Session, workshop: Workshop, due: Due, claim: Claim, measure
         run.reason = f"{told}: {run.reason}" if run.reason else told
     run.current = not (_is_in_empty_span(session, run) or _has_successor(session, run))
     if run.current:
-        session.execute(update(RunRow).where(*_same_window(run), RunRow.revision < run.revision).values(current=False))
+        session.execute(update(RunRow).where(*same_window(run), RunRow.revision < run.revision).values(current=False))
     session.flush()
     if deciding:
         session.execute(insert(ResultRow), [_result_row(run, result) for result in deciding])
@@ -345,12 +344,7 @@ def _claimed(session: Session, workshop: Workshop, due: Due) -> Claim | None:
     lease = timedelta(seconds=workshop.settings.lease_seconds)
     rows = session.scalars(
         select(RunRow)
-        .where(
-            RunRow.monitor_id == due.monitor.id,
-            RunRow.version_id == due.version.id,
-            RunRow.starts_at == due.window.start,
-            RunRow.ends_at == due.window.end,
-        )
+        .where(*of_window(due.monitor.id, due.version.id, due.window))
         .order_by(RunRow.revision.desc())
         .with_for_update(skip_locked=True)
     ).all()
@@ -486,31 +480,29 @@ def _alone(session: Session, monitor_id: int) -> None:
 
 def next_revision(session: Session, monitor_id: int, version_id: int, window: Span) -> int:
     """Return the number after the newest revision of a window; 1 where there is none."""
-    known = session.scalar(
-        select(func.max(RunRow.revision)).where(
-            RunRow.monitor_id == monitor_id,
-            RunRow.version_id == version_id,
-            RunRow.starts_at == window.start,
-            RunRow.ends_at == window.end,
-        )
-    )
+    known = session.scalar(select(func.max(RunRow.revision)).where(*of_window(monitor_id, version_id, window)))
     return int(known or 0) + 1
 
 
-def _same_window(run: RunRow) -> tuple[Any, ...]:
-    """Return the conditions that another run is of the same window."""
+def of_window(monitor_id: int, version_id: int, window: Span) -> tuple[ColumnElement[bool], ...]:
+    """Return the conditions that a run is of a window: one of its revisions."""
     return (
-        RunRow.monitor_id == run.monitor_id,
-        RunRow.version_id == run.version_id,
-        RunRow.starts_at == run.starts_at,
-        RunRow.ends_at == run.ends_at,
+        RunRow.monitor_id == monitor_id,
+        RunRow.version_id == version_id,
+        RunRow.starts_at == window.start,
+        RunRow.ends_at == window.end,
     )
+
+
+def same_window(run: RunRow) -> tuple[ColumnElement[bool], ...]:
+    """Return the conditions that another run is of the same window."""
+    return of_window(run.monitor_id, run.version_id, Span(run.starts_at, run.ends_at))
 
 
 def _has_successor(session: Session, run: RunRow) -> bool:
     """Return whether a later revision of the window is in force already."""
     later = select(RunRow.id).where(
-        *_same_window(run), RunRow.revision > run.revision, RunRow.current.is_(True), RunRow.status.not_in(UNFINISHED)
+        *same_window(run), RunRow.revision > run.revision, RunRow.current.is_(True), RunRow.status.not_in(UNFINISHED)
     )
     return session.scalar(later.limit(1)) is not None
 
@@ -1161,16 +1153,7 @@ def _result_row(run: RunRow, result: Result) -> dict[str, Any]:
 def _judged_before(session: Session, run: RunRow) -> RunRow | None:
     """Return the revision that spent the window's one look."""
     return session.scalar(
-        select(RunRow)
-        .where(
-            RunRow.monitor_id == run.monitor_id,
-            RunRow.version_id == run.version_id,
-            RunRow.starts_at == run.starts_at,
-            RunRow.ends_at == run.ends_at,
-            RunRow.id != run.id,
-            RunRow.judged.is_(True),
-        )
-        .limit(1)
+        select(RunRow).where(*same_window(run), RunRow.id != run.id, RunRow.judged.is_(True)).limit(1)
     )
 
 

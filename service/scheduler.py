@@ -21,7 +21,7 @@ from service.assembly import Assembly
 from service.lake import host, quarantine
 from service.lake.lease import is_gone, lease_now
 from service.problems import Conflict, NotFound, Problem, Unavailable
-from service.runs import UNFINISHED, Due, Workshop
+from service.runs import Due, Workshop
 from service.tables import (
     AlertRow,
     ArrivalRow,
@@ -35,7 +35,7 @@ from service.tables import (
     RunRow,
     VersionRow,
 )
-from service.words import HOUR, Span, bucket_of, bucket_start, derived_id
+from service.words import HOUR, UNFINISHED, Span, bucket_of, bucket_start, derived_id
 
 BACKFILL = "backfill"
 """The kind of job whose work is runs in the queue: any worker does it, whichever process was asked."""
@@ -775,13 +775,7 @@ def _labels_inside() -> ScalarSelect[int]:
 
 def _is_newest(session: Session, run: RunRow) -> bool:
     """Return whether no later revision of a run is made or under way."""
-    later = select(RunRow.id).where(
-        RunRow.monitor_id == run.monitor_id,
-        RunRow.version_id == run.version_id,
-        RunRow.starts_at == run.starts_at,
-        RunRow.ends_at == run.ends_at,
-        RunRow.revision > run.revision,
-    )
+    later = select(RunRow.id).where(*runs.same_window(run), RunRow.revision > run.revision)
     return session.scalar(later.limit(1)) is None
 
 

@@ -11,6 +11,8 @@ from service.problems import Fault, Unprocessable
 
 HOUR = timedelta(hours=1)
 DAY = timedelta(days=1)
+UNFINISHED = ("queued", "running")
+"""The states of a run or a job that is not over."""
 NAMESPACE = uuid.UUID("6d1f7f0e-6f0b-5c1e-9a51-8f6d2f0c7a10")
 NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}\Z")
 _DURATION = re.compile(r"^(\d{1,6})(s|m|h|d|w|mo)$")

@@ -25,12 +25,11 @@ from service.lake.lease import is_gone, owner_here
 from service.problems import Conflict, NotFound, Problem
 from service.scheduler import BACKFILL
 from service.tables import JobRow, ModelRow, RunRow
-from service.words import format_time, new_id
+from service.words import UNFINISHED, format_time, new_id
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
 
 WAIT = 10.0
-UNFINISHED = ("queued", "running")
 LONGEST_WAIT = 60.0
 THREADS = 2
 _log = structlog.get_logger("plumbline.jobs")

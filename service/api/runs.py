@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Response
 from pydantic import ConfigDict, Field
-from sqlalchemy import func, select
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from service import windows
@@ -14,9 +14,10 @@ from service.api.depends import Operator, Page, Parts, Reader, audit, listed, mo
 from service.api.problems import refused
 from service.problems import Conflict, Fault, NotFound
 from service.profiles import watermark
+from service.runs import next_revision, of_window
 from service.scheduler import BACKFILL
 from service.tables import ExclusionRow, JobRow, ModelRow, MonitorRow, RunRow, VersionRow
-from service.words import HOUR, Span, bucket_of, bucket_start, derived_id, format_time, new_id, parse_time
+from service.words import HOUR, UNFINISHED, Span, bucket_of, bucket_start, derived_id, format_time, new_id, parse_time
 
 router = APIRouter(prefix="/v1/models/{model}", tags=["runs"])
 
@@ -160,24 +161,19 @@ def _queued(
     """Return a run that a worker will take up; none where the version had no records yet, or one is under way."""
     if version.first_event_at is None or version.first_event_at >= span.end:
         return None
-    same = (
-        RunRow.monitor_id == monitor.id,
-        RunRow.version_id == version.id,
-        RunRow.starts_at == span.start,
-        RunRow.ends_at == span.end,
-    )
-    if session.scalar(select(RunRow.id).where(*same, RunRow.status.in_(("queued", "running"))).limit(1)):
+    under_way = select(RunRow.id).where(*of_window(monitor.id, version.id, span), RunRow.status.in_(UNFINISHED))
+    if session.scalar(under_way.limit(1)):
         return None
-    known = session.scalar(select(func.max(RunRow.revision)).where(*same)) or 0
+    revision = next_revision(session, monitor.id, version.id, span)
     return RunRow(
-        uid=derived_id("run", monitor.uid, version.name, span.start, span.end, known + 1),
+        uid=derived_id("run", monitor.uid, version.name, span.start, span.end, revision),
         model_id=monitor.model_id,
         monitor_id=monitor.id,
         version_id=version.id,
         starts_at=span.start,
         ends_at=span.end,
-        revision=known + 1,
-        current=known == 0,
+        revision=revision,
+        current=revision == 1,
         judged=alert,
         status="queued",
         backfill=True,

@@ -1,18 +1,17 @@
 """The jobs page from the database, and what can be done from it."""
 
 from collections.abc import Mapping
-from typing import Any
 
 from sqlalchemy import select
 
 from dashboards.jobs import JobLine, JobsPage, ReplayLine
 from dashboards.page import Empty
-from service.api.jobs import UNFINISHED, document_of, eta_of
+from service.api.jobs import document_of, eta_of
 from service.api.replays import reached
 from service.pages import commands
 from service.pages.visit import Visit, may_operate
 from service.tables import JobRow, ModelRow, ReplayRow
-from service.words import HOUR
+from service.words import DAY, UNFINISHED
 
 SHOWN = 50
 ABOUT = ("name", "monitor", "kind", "feature")
@@ -68,9 +67,7 @@ def _replay(visit: Visit, row: ReplayRow, names: Mapping[int, str]) -> ReplayLin
 def _empty(visit: Visit) -> Empty:
     base = visit.parts.settings.public_url.rstrip("/")
     now = visit.parts.clock.now().replace(minute=0, second=0, microsecond=0)
-    body: dict[str, Any] = {
-        "from": (now - 7 * 24 * HOUR).isoformat(), "to": now.isoformat(), "each": "1d",
-    }  # fmt: skip
+    body = {"from": (now - 7 * DAY).isoformat(), "to": now.isoformat(), "each": "1d"}
     path = f"{base}/v1/models/MODEL/monitors/MONITOR/runs"
     return Empty(
         title="No long work yet",

@@ -24,7 +24,7 @@ from service.pages.assets import assets
 from service.pages.standings import OPEN_STATES, Stand, fleet_stands, is_stale, model_standing, stand_of
 from service.tables import AlertRow, ModelRow, ModelStatusRow, MonitorRow, RunRow, VersionRow
 from service.windows import LENGTHS
-from service.words import DAY, parse_time
+from service.words import DAY, UNFINISHED, parse_time
 
 RAIL = 14
 """How many models the rail names."""
@@ -257,7 +257,7 @@ class ModelVisit:
                 RunRow.current.is_(True),
                 RunRow.ends_at > start,
                 RunRow.starts_at < end,
-                RunRow.status.not_in(("queued", "running")),
+                RunRow.status.not_in(UNFINISHED),
             )
             .order_by(RunRow.ends_at.desc(), RunRow.id.desc())
             .limit(at_most * len(monitors))

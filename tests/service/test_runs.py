@@ -31,7 +31,7 @@ from service.tables import (
     VersionRow,
     WebhookRow,
 )
-from service.words import Span, new_id
+from service.words import UNFINISHED, Span, new_id
 from tests.service.watched import Watched, day, hours
 
 
@@ -626,7 +626,7 @@ class Walk:
 
     def ask(self) -> None:
         window = day(int(self.random.integers(0, max(1, self.over))))
-        if all(run.status not in runs.UNFINISHED for run in self.shop.runs() if run.starts_at == window.start):
+        if all(run.status not in UNFINISHED for run in self.shop.runs() if run.starts_at == window.start):
             asked_for(self.shop, window)
 
     def meanwhile(self, *_: Any) -> None:
@@ -663,7 +663,7 @@ def any_order(folder: Path, seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
     shop.at_hour(24 * walk.days + 1)
     for _ in range(40):
         shop.seal()
-        if not shop.run() and all(run.status not in runs.UNFINISHED for run in shop.runs()):
+        if not shop.run() and all(run.status not in UNFINISHED for run in shop.runs()):
             break
         shop.clock.move(timedelta(minutes=20))
     else:
