@@ -39,6 +39,9 @@ class Family(StrEnum):
     BLACK_BOX = "black box"
 
 
+BOOSTERS = (Family.XGBOOST, Family.LIGHTGBM, Family.CATBOOST)
+
+
 class Refusal(Exception):  # noqa: N818 - an answer, not a mistake
     """Something is not explained or not loaded; the text is one sentence for whoever asked."""
 

@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from explainers import discovery
 from explainers.binding import arranged
 from explainers.contract import (
+    BOOSTERS,
     Attributions,
     Bound,
     Family,
@@ -72,7 +73,7 @@ def ways(question: Question, *, whole: bool = False) -> list[tuple[str, str]]:
         found.append(("tokens", f"{names} is text, which is explained by its tokens"))
     if model.family is Family.LINEAR and question.scale is not Scale.PROBABILITY and len(question.background):
         found.append(("linear", "the model is linear, so the closed form is exact and fastest"))
-    elif model.family in (Family.XGBOOST, Family.LIGHTGBM, Family.CATBOOST) and inside:
+    elif model.family in BOOSTERS and inside:
         if many and model.family is not Family.CATBOOST and not model.categorical:
             found.append(("woodelf", f"exact, and faster than the booster's own from {FAST_FROM:,} rows on ({rows:,})"))
         found.append(("native", f"the booster's own contributions are exact and fastest for {rows:,} row(s)"))

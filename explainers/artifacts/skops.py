@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from explainers import links
-from explainers.contract import Artifact, Family, Manifest, Model, Numbers, Refusal, Scale
+from explainers.contract import BOOSTERS, Artifact, Family, Manifest, Model, Numbers, Refusal, Scale
 from explainers.transformers import MixedColumnsError, owners
 
 ENTRIES = 10_000
@@ -158,10 +158,8 @@ def of_estimator(estimator: Any, manifest: Manifest) -> Model:
         classes=len(classes) if len(classes) > 2 else 0, binary=len(classes) == 2, manifest=manifest, named=classes
     )
     if classes:
-        inside_margin = (
-            family in (Family.XGBOOST, Family.LIGHTGBM, Family.CATBOOST, Family.LINEAR) or kind in MARGIN_TREES
-        )
-        has_margin = margin is not None or family in (Family.XGBOOST, Family.LIGHTGBM, Family.CATBOOST)
+        inside_margin = family in (*BOOSTERS, Family.LINEAR) or kind in MARGIN_TREES
+        has_margin = margin is not None or family in BOOSTERS
         scales = tuple(
             scale for scale, there in ((Scale.MARGIN, has_margin), (Scale.PROBABILITY, chance is not None)) if there
         )

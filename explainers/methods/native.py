@@ -4,9 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from explainers.contract import TRAINING, Attributions, Family, Method, Numbers, Question
-
-BOOSTERS = (Family.XGBOOST, Family.LIGHTGBM, Family.CATBOOST)
+from explainers.contract import BOOSTERS, TRAINING, Attributions, Family, Method, Numbers, Question
 
 
 class Native(Method):

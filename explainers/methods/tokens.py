@@ -75,7 +75,7 @@ class Tokens(Method):
         generator = question.generator()
         told = [game.explained(place, base, full[place], generator) for place in range(len(question.rows))]
         exact = all(one.exact for one in told)
-        largest = max((float(one.errors.max()) for one in told if one.errors.size), default=0.0)
+        largest = max(float(one.errors.max()) for one in told)
         pairs = [one.pairs for one in told if not one.exact]
         return Attributions(
             values=np.array([one.values for one in told]),
@@ -154,11 +154,12 @@ class _Game:
             wanted = self.options.permutations or max(1, self.options.budget // cost)
             halves = self._orders(row, cuts, min(wanted, MOST_PAIRS), base, full, generator)
             values = halves.mean(axis=0)
+        errors = _error(halves)
         return _Told(
             values=self._by_player(values[None], cuts)[0],
             error=_error(self._by_player(halves, cuts)),
-            errors=np.zeros(0) if exact else _error(halves),
-            pieces=_pieces(row, cuts, values, np.zeros_like(values) if exact else _error(halves)),
+            errors=errors,
+            pieces=_pieces(row, cuts, values, errors),
             exact=exact,
             pairs=len(halves) // 2,
         )

@@ -3,10 +3,9 @@
 from typing import Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
-from explainers.contract import TRAINING, Attributions, Family, Method, Numbers, Options, Question
-
-BOOSTERS = (Family.XGBOOST, Family.LIGHTGBM, Family.CATBOOST)
+from explainers.contract import BOOSTERS, TRAINING, Attributions, Family, Method, Model, Numbers, Options, Question
 
 
 class TreeOptions(Options):
@@ -28,7 +27,7 @@ class Tree(Method):
     def refusal(self, question: Question) -> str:
         """Return why not: only trees, on the scale of their leaves; of a booster's own way the booster is faster."""
         model = question.bound.model
-        asks = _asks(question)
+        asks = asks_background(question)
         if model.family in BOOSTERS and not asks:
             return (
                 "of boosters TreeExplainer computes what they compute themselves (method native); it adds to that with "
@@ -50,12 +49,12 @@ class Tree(Method):
         """Return shap's values, folded to the players."""
         import shap
 
-        bound, asks = question.bound, _asks(question)
+        bound, asks = question.bound, asks_background(question)
         model = bound.model
         frame = bound.encode(question.rows)
-        given = inside(model.family, model, frame)
+        given = inside(model, frame).astype(np.float64)
         if asks:
-            background = inside(model.family, model, bound.encode(question.background))
+            background = inside(model, bound.encode(question.background)).astype(np.float64)
             explainer = shap.TreeExplainer(model.native, background, feature_perturbation="interventional")
         else:
             explainer = shap.TreeExplainer(model.native, feature_perturbation="tree_path_dependent")
@@ -73,16 +72,17 @@ class Tree(Method):
         )
 
 
-def _asks(question: Question) -> bool:
+def asks_background(question: Question) -> bool:
     """Return whether a background is asked instead of the counts in the trees."""
     return TreeOptions.model_validate(dict(question.options)).perturbation == "interventional"
 
 
-def inside(family: Family, model: Any, frame: Any) -> Numbers:
+def inside(model: Model, frame: Any) -> NDArray[np.floating]:
     """Return the numbers that the trees themselves see of a frame, in the precision in which they compare them."""
-    data = frame if family is Family.XGBOOST and not model.owner else model.matrix(frame)
-    precision = np.float32 if family is Family.XGBOOST else np.float64
-    return np.asarray(np.asarray(data, dtype=precision), dtype=np.float64)
+    is_xgboost = model.family is Family.XGBOOST
+    assert model.matrix is not None  # noqa: S101 - every tree model has one
+    data = frame if is_xgboost and not model.owner else model.matrix(frame)
+    return np.asarray(data, dtype=np.float32 if is_xgboost else np.float64)
 
 
 def _of_outputs(values: Numbers, base: Numbers, outputs: int) -> tuple[Numbers, Any]:

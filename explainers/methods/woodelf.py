@@ -5,7 +5,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from explainers.contract import TRAINING, Attributions, Family, Method, NotAdditiveError, Question
-from explainers.methods.tree import TreeOptions, inside
+from explainers.methods.tree import TreeOptions, asks_background, inside
 
 FAMILIES = (Family.XGBOOST, Family.LIGHTGBM, Family.TREES)
 
@@ -28,12 +28,9 @@ class Woodelf(Method):
             return f"the leaves of these trees add up to the {model.scales[0].value}, not to the {question.scale.value}"
         if model.categorical:
             return "WOODELF does not follow categorical splits"
-        if self._asks(question) and not len(question.background):
+        if asks_background(question) and not len(question.background):
             return "a background is needed: activate a baseline with rows"
         return ""
-
-    def _asks(self, question: Question) -> bool:
-        return TreeOptions.model_validate(dict(question.options)).perturbation == "interventional"
 
     def attribute(self, question: Question) -> Attributions:
         """Return its values, folded to the players; raises NotAdditiveError where what is left over varies."""
@@ -42,17 +39,12 @@ class Woodelf(Method):
 
         bound = question.bound
         model = bound.model
-        assert model.matrix is not None  # noqa: S101 - every tree model has one
         frame = bound.encode(question.rows)
         predictions = model.predict(frame, question.scale)
         names = _names(model.native, len(model.owner or model.columns))
-        asks = self._asks(question)
-        precision = np.float32 if model.family is Family.XGBOOST else np.float64
-        table = _Columns(inside(model.family, model, frame).astype(precision), names)
-        usual = None
-        if asks:
-            background = inside(model.family, model, bound.encode(question.background))
-            usual = _Columns(background.astype(precision), names)
+        asks = asks_background(question)
+        table = _Columns(inside(model, frame), names)
+        usual = _Columns(inside(model, bound.encode(question.background)), names) if asks else None
         several = len(model.outputs) > 1
         values = np.empty((len(frame), len(names), len(model.outputs)))
         for place in range(len(model.outputs)):
