@@ -155,8 +155,9 @@ def _drawn(
         count = min(at_once, DRAWS - done)
         weights = generator.multinomial(units, np.full(units, 1 / units), count).astype(np.float64)
         parts.append(tuple(measured(weights)))
-    first, second = ({figure: np.concatenate([part[side][figure] for part in parts]) for figure in parts[0][side]}
-                     for side in (0, 1))  # fmt: skip
+    first, second = (
+        {figure: np.concatenate([part[side][figure] for part in parts]) for figure in parts[0][side]} for side in (0, 1)
+    )
     whole = tuple({figure: value[0] for figure, value in side.items()} for side in measured(np.ones((1, units))))
     return (whole[0], whole[1]), (first, second)
 
@@ -191,6 +192,11 @@ def _table(layout: Layout, cells: Counts, scores: Mapping[str, Counts]) -> Table
 
 
 def _classes(sides: Sequence[pa.Table]) -> tuple[str, ...]:
-    names = {str(name) for side in sides for column in ("prediction", GROUND_TRUTH)
-             for name in pc.unique(side[column]).to_pylist() if name is not None}  # fmt: skip
+    names = {
+        str(name)
+        for side in sides
+        for column in ("prediction", GROUND_TRUTH)
+        for name in pc.unique(side[column]).to_pylist()
+        if name is not None
+    }
     return tuple(sorted(names))

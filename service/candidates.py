@@ -48,6 +48,18 @@ class Pair:
     by: str
 
 
+@dataclass(frozen=True, kw_only=True)
+class Match:
+    """A candidate and the version it would replace over a span, and where their rows are."""
+
+    session: Session
+    explanations: Explanations
+    model: ModelRow
+    champion: VersionRow
+    candidate: VersionRow
+    span: Span
+
+
 # --- when -------------------------------------------------------------------------------------------------------------
 
 
@@ -132,7 +144,15 @@ def compared(session: Session, explanations: Explanations, row: RetrainingRow, n
     for span, seen in ((Span(unseen_from, newest + HOUR), False), (asked, True)):
         if span.end <= span.start:
             continue
-        for pair in _pairs(session, explanations, model, champion, candidate, span, reasons):
+        match = Match(
+            session=session,
+            explanations=explanations,
+            model=model,
+            champion=champion,
+            candidate=candidate,
+            span=span,
+        )
+        if (pair := _pair(match, reasons)) is not None:
             digest = blake2b(f"{row.uid}\x1f{span}".encode(), digest_size=16).digest()
             generator = np.random.default_rng(int.from_bytes(digest, "little"))
             try:
@@ -189,67 +209,42 @@ def _document(contest: Contest) -> dict[str, Any]:
 # --- which rows -------------------------------------------------------------------------------------------------------
 
 
-def _pairs(
-    session: Session,
-    explanations: Explanations,
-    model: ModelRow,
-    champion: VersionRow,
-    candidate: VersionRow,
-    span: Span,
-    reasons: list[str],
-) -> Sequence[Pair]:
-    """Return the rows of both, at most one pair and none of too few rows; ``reasons`` gets why the model said nothing.
+def _pair(match: Match, reasons: list[str]) -> Pair | None:
+    """Return the rows of both; None where they are too few; ``reasons`` gets why the model said nothing.
 
     An artifact or endpoint comes first; where it does not answer, rows that were posted are as good.
     """
-    artifact = artifact_of(session, candidate.id)
+    artifact = artifact_of(match.session, match.candidate.id)
+    pair = None
     if artifact is not None:
         try:
-            pair = _scored(session, explanations, model, champion, candidate, artifact, span)
+            pair = _scored(match, artifact)
         except Problem as problem:
             reasons.append(problem.detail or problem.title)
-        else:
-            return [pair] if pair.champion.num_rows >= LEAST_ROWS else []
-    pair = _posted(session, explanations, model, champion, candidate, span)
-    return [pair] if pair.champion.num_rows >= LEAST_ROWS else []
+    pair = pair or _posted(match)
+    return pair if pair.champion.num_rows >= LEAST_ROWS else None
 
 
-def _scored(
-    session: Session,
-    explanations: Explanations,
-    model: ModelRow,
-    champion: VersionRow,
-    candidate: VersionRow,
-    artifact: ArtifactRow,
-    span: Span,
-) -> Pair:
+def _scored(match: Match, artifact: ArtifactRow) -> Pair:
     """Have the candidate predict the champion's labelled rows in the worker process."""
     inputs = [f"features.{name}" for name in artifact.about["inputs"]]
-    own = _labelled(session, explanations, model, champion, span, inputs, MOST_SCORED)
+    own = _labelled(match, inputs)
     by = "endpoint" if artifact.endpoint is not None else "artifact"
     if own.num_rows < LEAST_ROWS:
         return Pair(champion=own, challenger=own, by=by)
-    said = explanations.predicted(explanations.material(session, model.id, candidate.id), own)
+    explanations = match.explanations
+    said = explanations.predicted(explanations.material(match.session, match.model.id, match.candidate.id), own)
     kept_columns = {name: own[name] for name in ("prediction_id", "timestamp", "ground_truth")}
-    schema = _shape(model)
+    schema = _shape(match.model)
     challenger = shaped(pa.table(kept_columns | dict(said)), schema)
     there = pc.is_valid(challenger["prediction"])
     return Pair(champion=shaped(own, schema).filter(there), challenger=challenger.filter(there), by=by)
 
 
-def _posted(
-    session: Session,
-    explanations: Explanations,
-    model: ModelRow,
-    champion: VersionRow,
-    candidate: VersionRow,
-    span: Span,
-) -> Pair:
+def _posted(match: Match) -> Pair:
     """Return the labelled rows that both predicted by id; a label that one of them has counts for both."""
-    schema = _shape(model)
-    tables = [
-        shaped(_rows(session, explanations, model, version, span, []), schema) for version in (champion, candidate)
-    ]
+    schema = _shape(match.model)
+    tables = [shaped(_rows(match, version, []), schema) for version in (match.champion, match.candidate)]
     both = tables[0].join(tables[1], "prediction_id", join_type="inner", right_suffix=OTHER)
     truth = pc.coalesce(both["ground_truth"], both[f"ground_truth{OTHER}"])
     both = both.set_column(both.schema.get_field_index("ground_truth"), "ground_truth", truth)
@@ -261,21 +256,13 @@ def _posted(
     return Pair(champion=both.select(schema.names), challenger=pa.table(challenger), by="posted")
 
 
-def _labelled(
-    session: Session,
-    explanations: Explanations,
-    model: ModelRow,
-    version: VersionRow,
-    span: Span,
-    more: Sequence[str],
-    most: int,
-) -> pa.Table:
-    table = _rows(session, explanations, model, version, span, more)
+def _labelled(match: Match, inputs: Sequence[str]) -> pa.Table:
+    table = _rows(match, match.champion, inputs)
     for name in ("ground_truth", "prediction"):
         if name not in table.column_names:
             return table.slice(0, 0)
         table = table.filter(pc.is_valid(table[name]))
-    return _newest(table, most)
+    return _newest(table, MOST_SCORED)
 
 
 def _newest(table: pa.Table, most: int) -> pa.Table:
@@ -283,19 +270,12 @@ def _newest(table: pa.Table, most: int) -> pa.Table:
     return table.sort_by(order).slice(0, most)
 
 
-def _rows(
-    session: Session,
-    explanations: Explanations,
-    model: ModelRow,
-    version: VersionRow,
-    span: Span,
-    more: Sequence[str],
-) -> pa.Table:
-    """Return a version's rows of a span with their labels, those with a label alone where there are features."""
-    schema = _shape(model)
+def _rows(match: Match, version: VersionRow, more: Sequence[str]) -> pa.Table:
+    """Return a version's rows of the span with their labels, those with a label alone where there are features."""
+    schema, lake = _shape(match.model), match.explanations.lake
     names = [*(name for name in schema.names if name != "ground_truth"), *more]
     parts = [schema.empty_table()]
-    for batch in reader.batches(session, explanations.lake, model.id, version.id, span, names, labels=True):
+    for batch in reader.batches(match.session, lake, match.model.id, version.id, match.span, names, labels=True):
         wanted = batch.filter(pc.is_valid(batch["ground_truth"])) if more else batch
         parts.append(reader.plain(pa.Table.from_batches([wanted])))
     return together(parts)
