@@ -12,6 +12,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -212,9 +213,9 @@ def main(arguments: list[str] | None = None) -> int:
         ("performance", performance, performance_intervals),
         ("bias", bias, bias_intervals),
     ):
-        seconds, count = best(lambda values=values: values(profile))  # type: ignore[misc]
+        seconds, count = best(partial(values, profile))
         line(f"{what} from the profile", seconds, f"{count} values")
-        drawn, count = best(lambda intervals=intervals: intervals(profile), 2)  # type: ignore[misc]
+        drawn, count = best(partial(intervals, profile), 2)
         line(f"{what}, intervals of 1,000 draws", drawn, f"{count} intervals")
         spent["values"] += seconds
         spent["intervals"] += seconds + drawn

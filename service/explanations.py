@@ -863,14 +863,15 @@ def _reasons(
                 "feature": name,
                 "value": features.get(name),
                 "attribution": value,
-                "sentence": f"{name} = {_shown(features.get(name))} spoke against {words}",
+                "sentence": f"{name} = {shown(features.get(name))} spoke against {words}",
             }
             for name, value in against
         ]
     }
 
 
-def _shown(value: Any) -> str:
+def shown(value: Any) -> str:
+    """Return a value as a reason and a page tell it: the beginning of a long one."""
     text = "missing" if value is None else text_of(value)
     return text if len(text) <= SHOWN else f"{text[:SHOWN]}…"
 
@@ -899,4 +900,5 @@ __all__ = [
     "features_of",
     "last_importances",
     "rows_of",
+    "shown",
 ]

@@ -71,11 +71,6 @@ class Count:
         return self.production + self.baseline
 
 
-def path_of(row: RetrainingRow) -> str:
-    """Return where the file of a retraining is, relative to the lake."""
-    return training_file(row.uid)
-
-
 def prepared(database: Database, lake: Lake, clock: Clock, uid: str) -> dict[str, Any]:
     """Return the manifest of a retraining's rows, after writing them where they are not there; and keep them a while.
 
@@ -83,7 +78,7 @@ def prepared(database: Database, lake: Lake, clock: Clock, uid: str) -> dict[str
     """
     with database.reading() as session:
         row = session.scalars(select(RetrainingRow).where(RetrainingRow.uid == uid)).one()
-        there = "manifest" in row.training and lake.path(path_of(row)).exists()
+        there = "manifest" in row.training and lake.path(training_file(row.uid)).exists()
         manifest = row.training.get("manifest")
     if not there:
         lease = take(database, f"training:{uid}", BUILD_SECONDS)
@@ -134,15 +129,15 @@ def _write(session: Session, lake: Lake, row: RetrainingRow, now: datetime) -> d
             told["counts"] = _counts(count)
             writer.add_key_value_metadata({MANIFEST.decode(): json.dumps(told)})
 
-    lake.write(path_of(row), fill)
-    with lake.path(path_of(row)).open("rb") as file:
+    lake.write(training_file(row.uid), fill)
+    with lake.path(training_file(row.uid)).open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     return {
         **told,
         **_counts(count),
         "columns": [{"name": one.name, "type": str(one.type)} for one in schema],
         "digest": f"sha256:{digest}",
-        "bytes": lake.path(path_of(row)).stat().st_size,
+        "bytes": lake.path(training_file(row.uid)).stat().st_size,
     }
 
 

@@ -191,9 +191,7 @@ def metrics(principal: Reader) -> dict[str, object]:  # noqa: ARG001 - the scope
 
 @router.get("/explainers", operation_id="catalog_explainers", summary="How predictions can be explained")
 def explainers(principal: Reader) -> dict[str, object]:  # noqa: ARG001 - the scope is declared by it
-    """List the methods, the formats of model files and the protocols of endpoints, plug-ins included; `refused` are
-    those that cannot be used, and why.
-    """  # noqa: D205 - one paragraph, which the interface shows whole
+    """List methods, formats of model files and protocols of endpoints, with plug-ins; `refused`: which not, and why."""
     items = listed(
         [
             *(_explainer("method", each, each.options.model_json_schema()) for each in found.methods().values()),

@@ -31,6 +31,7 @@ from service.api.depends import (
 from service.api.jobs import Progress, answer, jobs_of
 from service.api.problems import refused
 from service.assembly import Assembly
+from service.lake.files import training_file
 from service.problems import Conflict, Fault, NotFound, Problem, Unprocessable
 from service.retraining import NotAsked
 from service.tables import (
@@ -426,7 +427,7 @@ def training_data(retraining: str, request: Request, parts: Parts, token: Token 
     if wants_manifest:
         return manifest
     return FileResponse(
-        parts.lake.path(training.path_of(row)),
+        parts.lake.path(training_file(row.uid)),
         media_type=PARQUET,
         filename=f"{row.uid}.parquet",
         headers={"Digest": manifest["digest"], "Cache-Control": "private, no-store"},

@@ -17,7 +17,7 @@ from dashboards.explanation import (
 from dashboards.standing import Standing, standing_of
 from service.access import Scope
 from service.api.explanations import ExplainBody, asked_of
-from service.explanations import SHOWN, artifact_of
+from service.explanations import artifact_of, shown
 from service.pages.visit import ModelVisit, Visit
 from service.problems import NotFound, Problem
 from service.runs import decode_results
@@ -130,7 +130,7 @@ def _local(item: Mapping[str, Any]) -> LocalExplanation:
         contributions=tuple(
             Contribution(
                 feature=name,
-                value=_short(text_of(features[name])) if features.get(name) is not None else "—",
+                value=shown(features[name]) if features.get(name) is not None else "—",
                 attribution=float(value or 0.0),
                 error=errors.get(name),
             )
@@ -142,10 +142,6 @@ def _local(item: Mapping[str, Any]) -> LocalExplanation:
         ),
         reasons=tuple(reason["sentence"] for reason in item["reasons"]),
     )
-
-
-def _short(text: str) -> str:
-    return text if len(text) <= SHOWN else f"{text[:SHOWN]}…"
 
 
 def _background(told: Mapping[str, Any] | None) -> str:
