@@ -45,6 +45,8 @@ from tests.faults.processes import HEADERS, SharedClock, Site, fork, wait_until
 ROWS, MANY = 40, 2_500
 LABELLED = 10
 MODEL = "/v1/models/m"
+DRIFT = timedelta(hours=4)
+"""Two hours as always, two hours older, and again."""
 NEAR = timedelta(hours=1)
 """Two seconds of the processes' time lie at most between what a run found and what follows from it."""
 REFUSALS = {"409", "429", "503", "507"}
@@ -80,7 +82,7 @@ def post(site: Site, name: str, pause: float = 0.02) -> None:
     ):
         for turn in itertools.count():
             now = clock.now()
-            drifted = float(bucket_of(now) // 4 % 2)  # four hours as always, four hours older
+            drifted = float((now - bucket_start(0)) % DRIFT >= DRIFT / 2)
             sent = records(name, turn, now, drifted, random)
             told = [{"prediction_id": row["prediction_id"], "ground_truth": 1} for row in sent[:LABELLED]]
             bodies: list[tuple[str, Any]] = [("predictions", sent), ("ground-truth", told)]
@@ -125,7 +127,7 @@ def receive(folder: str, port: Connection) -> None:
     """
     turn = itertools.count(1)
     file = (Path(folder) / "received").open("a", buffering=1)
-    begun = (Path(folder) / "begun").open("a", buffering=1)
+    trained = (Path(folder) / "begun").open("a", buffering=1)
     known: set[str] = set()
 
     class Handler(BaseHTTPRequestHandler):
@@ -138,7 +140,7 @@ def receive(folder: str, port: Connection) -> None:
                 told = json.loads(body)
                 if told["type"] == "retraining.requested" and said["id"] not in known:
                     known.add(said["id"])
-                    begun.write(json.dumps([told["data"]["episode"], told["data"]["retraining"]]) + "\n")
+                    trained.write(json.dumps([told["data"]["episode"], told["data"]["retraining"]]) + "\n")
                     threading.Thread(target=report, args=(told["data"]["callback_url"],), daemon=True).start()
             self.send_response(204 if takes else 503)
             self.send_header("content-length", "0")
@@ -210,6 +212,11 @@ def prepare(site: Site, receiver_port: int) -> str:
 def acknowledged(folder: Path) -> set[str]:
     """Return the ids of the records that were answered with 200."""
     return {name for file in folder.glob("acked-*") for name in file.read_text().split("\n")[:-1]}
+
+
+def begun(folder: Path) -> list[tuple[str, str]]:
+    """Return the episodes for which the receiver began to train, each with the id of its retraining."""
+    return [(episode, uid) for episode, uid in map(json.loads, (folder / "begun").read_text().splitlines())]
 
 
 def refusals(folder: Path) -> list[str]:
@@ -389,17 +396,17 @@ def check_retrainings(site: Site, session: Session, each_episode: bool) -> int:
 
     Whoever began twice would have seen two ids for one episode.
     """
-    lines = [json.loads(line) for line in (site.folder / "begun").read_text().splitlines()]
-    begun = Counter(str(episode) for episode, _retraining in lines)
+    lines = begun(site.folder)
+    trained = Counter(episode for episode, _retraining in lines)
     asked = session.scalars(select(RetrainingRow)).all()
     assert {row.uid for row in asked} == {retraining for _episode, retraining in lines}
-    assert set(begun.values()) == {1}, begun
+    assert set(trained.values()) == {1}, trained
     heard = sorted((row.created_at, row.state) for row in asked)
     assert {state for _created_at, state in heard[:-1]} <= {"succeeded"}, heard  # the last may have had no time to
     if not each_episode:
         return len(lines)
     drift = session.scalars(select(MonitorRow).where(MonitorRow.name == "inputs")).one()
-    for alert in session.scalars(select(AlertRow).where(AlertRow.kind == "episode", AlertRow.uid.not_in(begun))):
+    for alert in session.scalars(select(AlertRow).where(AlertRow.kind == "episode", AlertRow.uid.not_in(trained))):
         within = (RunRow.starts_at >= alert.starts_at, RunRow.ends_at <= alert.last_violated_at)
         runs = select(RunRow).where(RunRow.monitor_id == drift.id, RunRow.judged.is_(True), RunRow.violated > 0)
         for run in session.scalars(runs.where(*within)):
