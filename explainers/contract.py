@@ -181,6 +181,8 @@ class Method(ABC):
     tolerance: ClassVar[float] = 1e-6
     """How far the sum may be off, relative to the size of the prediction and its parts, in double precision."""
     options: ClassVar[type[Options]] = Options
+    libraries: ClassVar[tuple[str, ...]] = ()
+    """Modules that it imports when it is used, which take a while."""
 
     @abstractmethod
     def refusal(self, question: Question) -> str:
@@ -216,6 +218,8 @@ class Artifact(ABC):
     name: ClassVar[str]
     title: ClassVar[str]
     source: ClassVar[str]
+    libraries: ClassVar[tuple[str, ...]] = ()
+    """Modules that it imports when it is used, which take a while."""
 
     @abstractmethod
     def recognises(self, data: bytes) -> bool:

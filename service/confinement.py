@@ -1,31 +1,40 @@
 """The worker's own side: a process that locks itself in, then does one task after another that comes down a pipe.
 
-It is started by `service.worker` with an empty environment and imports nothing that knows the database. What it locks:
-sockets, other processes and files outside its scratch folder (an audit hook, which cannot be taken off), the network
-namespace where the platform allows, the size and number of files, cores, and its life, which ends with its parent's.
+`service.worker` starts a *template* with an empty environment, which imports nothing that knows the database. It cuts
+its network where the platform allows, imports what tasks need, and never sees anyone's bytes; each worker process is a
+fork of it, so that it starts in milliseconds. What a fork locks: sockets, other processes and files outside its scratch
+folder (an audit hook, which cannot be taken off), the size and number of files, cores, and its life, which ends with
+the template's, as the template's ends with the service.
 """
 
 import ctypes
+import gc
 import os
 import re
 import resource
+import signal
+import socket
 import struct
 import sys
+import tempfile
 import threading
-import time
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
-from typing import IO, Any, Protocol, cast
+from typing import IO, Any, Literal, NoReturn, Protocol, cast
 
 import msgspec
 import pyarrow as pa
 
 LENGTH = struct.Struct("<Q")
 LONGEST = 2**33
+ORDER_BYTES = 65536
+SET_DEATH_SIGNAL = 1
+"""Linux: `PR_SET_PDEATHSIG`."""
 TASK = re.compile(r"[a-z][a-z0-9_]*\.[a-z][a-z0-9_]*")
 NEW_USERS, NEW_NETWORK = 0x10000000, 0x40000000
 REFUSED = (
@@ -81,6 +90,8 @@ class Frame:
     document: Mapping[str, Any] = field(default_factory=dict)
     tables: Mapping[str, pa.Table] = field(default_factory=dict)
     files: Mapping[str, bytes] = field(default_factory=dict)
+    used: Sequence[str] = ()
+    """Modules that the work needed, which the next may need as well."""
 
 
 class Stream(Protocol):
@@ -100,6 +111,7 @@ def packed(frame: Frame) -> list[bytes | memoryview]:
             "document": frame.document,
             "tables": list(frame.tables),
             "files": list(frame.files),
+            "used": frame.used,
         }
     )
     pieces: list[bytes | memoryview] = []
@@ -119,7 +131,7 @@ def unpacked(stream: Stream) -> Frame:
         with pa.ipc.open_stream(pa.py_buffer(_piece(stream))) as reader:
             tables[name] = reader.read_all()
     files = {name: _piece(stream) for name in head["files"]}
-    return Frame(head["kind"], head["document"], tables, files)
+    return Frame(head["kind"], head["document"], tables, files, head["used"])
 
 
 def _written(table: pa.Table) -> pa.Buffer:
@@ -197,14 +209,11 @@ def cut_network() -> str:
 
 
 def _end_with(parent: int) -> None:
-    """Watch for the parent's end and follow it; the kernel's own signal would come at the end of a thread already."""
-
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(1)
+    """Have the kernel end this process with its parent's first thread; its end may have come already."""
+    if ctypes.CDLL(None, use_errno=True).prctl(SET_DEATH_SIGNAL, int(signal.SIGKILL), 0, 0, 0) != 0:
+        raise OSError(ctypes.get_errno(), "the worker process cannot be tied to the life of its parent")
+    if os.getppid() != parent:
         os._exit(1)
-
-    threading.Thread(target=watch, name="parent watch", daemon=True).start()
 
 
 def confine(scratch: Path, *, file_bytes: int, files: int) -> None:
@@ -237,41 +246,111 @@ def confine(scratch: Path, *, file_bytes: int, files: int) -> None:
     sys.addaudithook(watch)
 
 
+# --- the template -----------------------------------------------------------------------------------------------------
+
+
+class Order(msgspec.Struct, frozen=True, kw_only=True):
+    """What the template is told.
+
+    ``fork``: start a worker process for a task, in a scratch folder and with limits; the ends of its three pipes come
+    with it, and its process id is answered. ``prepare``: import the modules that the last task needed. ``status``: tell
+    how a process ended.
+    """
+
+    verb: Literal["fork", "prepare", "status"]
+    task: str = ""
+    scratch: str = ""
+    file_bytes: int = 0
+    files: int = 0
+    needed: tuple[str, ...] = ()
+    pid: int = 0
+
+
+def template(control: int, network_cut: bool, package: str) -> None:
+    """Follow orders until the service is gone; this process starts no thread and holds nothing of anyone's."""
+    network = cut_network() if network_cut else "not tried"
+    os.nice(10)
+    sys.modules["matplotlib"] = cast(ModuleType, None)  # no pictures here, and its font cache takes seconds
+    mine = os.getpid()
+    with socket.socket(fileno=control) as orders:
+        while True:
+            told, pipes, _, _ = socket.recv_fds(orders, ORDER_BYTES, 3)
+            if not told:
+                return
+            order = msgspec.json.decode(told, type=Order)
+            if order.verb == "status":
+                _tell(orders, os.waitstatus_to_exitcode(os.waitpid(order.pid, 0)[1]))
+                continue
+            _prepare(package, order)
+            if order.verb == "prepare":
+                continue
+            pid = os.fork()
+            if pid == 0:
+                orders.close()
+                _become(order, pipes, mine, network, package)
+            for pipe in pipes:
+                os.close(pipe)
+            _tell(orders, pid)
+
+
+def _tell(orders: socket.socket, number: int) -> None:
+    with suppress(BrokenPipeError):  # the service is gone, which the next order tells
+        orders.send(msgspec.json.encode(number))
+
+
+def _prepare(package: str, order: Order) -> None:
+    """Import a task's module, and what its last work needed, before there is work for it."""
+    try:
+        module = sys.modules[task_named(package, order.task).__module__]
+        if order.needed:
+            module.prepare(order.needed)
+        gc.freeze()
+    except Exception:  # noqa: BLE001 - the work itself will tell
+        return
+
+
+def _used(task: Task) -> tuple[str, ...]:
+    """Return which of the modules that a task may need this process has imported."""
+    libraries = getattr(sys.modules[task.__module__], "libraries", None)
+    return () if libraries is None else tuple(sorted(name for name in libraries() if name in sys.modules))
+
+
 # --- the process ------------------------------------------------------------------------------------------------------
 
 
-def serve(parent: int, network_cut: bool, package: str) -> None:
-    """Read what locks are wanted, lock, then answer tasks of the package until the pipe closes."""
-    network = cut_network() if network_cut else "not tried"
-    _end_with(parent)
-    os.nice(10)
+def _become(order: Order, pipes: Sequence[int], parent: int, network: str, package: str) -> NoReturn:
+    """Turn a fresh fork into a worker process, and end with it: nothing returns into the template."""
+    code = 1
+    try:
+        os.setsid()
+        for place, pipe in enumerate(pipes):
+            os.dup2(pipe, place)
+            os.close(pipe)
+        _end_with(parent)
+        os.chdir(order.scratch)
+        os.environ.update(dict.fromkeys(("HOME", "TMPDIR", "NUMBA_CACHE_DIR"), order.scratch))
+        tempfile.tempdir = None
+        serve(order, network, package)
+        code = 0
+    except BaseException:  # noqa: BLE001 - whatever it is, it is said and it ends here
+        traceback.print_exc()
+    finally:
+        sys.stderr.flush()
+        os._exit(code)
+
+
+def serve(order: Order, network: str, package: str) -> None:
+    """Lock this process in, then answer tasks of the package until the pipe closes."""
     incoming = os.fdopen(os.dup(0), "rb")
     outgoing = os.fdopen(os.dup(1), "wb")
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     os.dup2(2, 1)  # what a library prints is no frame
-    sys.modules["matplotlib"] = cast(ModuleType, None)  # no pictures here, and its font cache takes seconds
     try:
-        limits = unpacked(incoming).document
-        confine(Path(limits["scratch"]), file_bytes=limits["file_bytes"], files=limits["files"])
+        confine(Path(order.scratch), file_bytes=order.file_bytes, files=order.files)
         _send(outgoing, Frame("ready", {"network": network}))
         while True:
-            frame = unpacked(incoming)
-            if frame.kind == "warm":
-                _warm(package, frame.document["task"])
-            else:
-                _send(outgoing, _done(package, frame, incoming, outgoing))
+            _send(outgoing, _done(package, unpacked(incoming), incoming, outgoing))
     except (ConnectionEndedError, BrokenPipeError):
-        return
-
-
-def _warm(package: str, task: str) -> None:
-    """Import a task's module, and what it says it will need, before there is work for it."""
-    try:
-        module = sys.modules[task_named(package, task).__module__]
-        prepare = getattr(module, "prepare", None)
-        if prepare is not None:
-            prepare()
-    except Exception:  # noqa: BLE001 - the work itself will tell
         return
 
 
@@ -295,7 +374,8 @@ def _done(package: str, frame: Frame, incoming: IO[bytes], outgoing: IO[bytes]) 
     except Exception as error:  # noqa: BLE001 - a library that cannot be imported here
         return _failed(error)
     try:
-        return Frame("answer", *task(Request(frame.document["document"], frame.tables, frame.files, ask)))
+        answer = task(Request(frame.document["document"], frame.tables, frame.files, ask))
+        return Frame("answer", *answer, used=_used(task))
     except TaskRefused as refusal:
         return Frame("refused", {"detail": refusal.detail, "members": refusal.members})
     except (ConnectionEndedError, BrokenPipeError):

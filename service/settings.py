@@ -55,7 +55,7 @@ class Settings(BaseSettings):
     worker_bytes: int = Field(4 * 2**30, description="Memory that a worker process may hold, bytes; then it is ended.")
     worker_stock: bool = Field(
         True,
-        description="Whether a worker process is kept ready once one was needed: some 200 MB, for 5 minutes.",
+        description="Whether what worker processes are forked from is kept once needed: up to 350 MB, for 5 minutes.",
     )
     explanation_seconds: float = Field(300.0, description="How long one explanation may take in the worker process.")
     max_upload: int = Field(2 * 2**30, description="Largest baseline file, bytes.")

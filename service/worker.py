@@ -4,12 +4,14 @@
 
 runs `service.tasks.explanations.explain` in a fresh process with an empty environment and without network, files to
 write or credentials (`service.confinement`), and returns its document and tables. Where it crashes, takes too long or
-too much memory, this call fails with a `WorkFailed` that says so. One process is kept in stock, so that the next call
-need not wait for its start.
+too much memory, this call fails with a `WorkFailed` that says so. The processes are forks of a template that has the
+libraries loaded and is kept for a while, so that they start in milliseconds; it never sees what is worked on.
 """
 
 import os
 import selectors
+import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -20,24 +22,24 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from signal import Signals
 from typing import Any
 
+import msgspec
 import pyarrow as pa
 import structlog
 
-from service.confinement import Answer, ConnectionEndedError, Frame, packed, unpacked
+from service.confinement import Answer, ConnectionEndedError, Frame, Order, packed, unpacked
 from service.problems import Problem
 
 CHUNK = 1 << 20
 LOOK = 0.02
 """How often the memory is looked at, seconds."""
 PAGE = os.sysconf("SC_PAGE_SIZE")
-STOCK_SECONDS = 300.0
-"""How long a process waits in stock before it is let go."""
+IDLE_SECONDS = 300.0
+"""How long the template waits for work before it is let go."""
 START = (
     "import sys; sys.path[:] = sys.argv[4:]; "
-    "from service.confinement import serve; serve(int(sys.argv[1]), sys.argv[2] == 'cut', sys.argv[3])"
+    "from service.confinement import template; template(int(sys.argv[1]), sys.argv[2] == 'cut', sys.argv[3])"
 )
 PROBE = (
     "import sys; sys.path[:] = sys.argv[1:]; from service.confinement import cut_network; print(cut_network(), end='')"
@@ -97,15 +99,16 @@ def _nothing(_document: Mapping[str, Any], _tables: Mapping[str, pa.Table]) -> A
 class Worker:
     """Starts processes, hands them work, and watches them.
 
-    ``tasks`` is the package that the tasks are found in; ``stock`` says whether a process is kept for the next call.
+    ``tasks`` is the package that the tasks are found in; ``stock`` says whether the template is kept for the next call.
     """
 
     def __init__(self, tasks: str = "service.tasks", *, stock: bool = True) -> None:
         self._tasks = tasks
         self._stocks = stock
         self._lock = threading.Lock()
-        self._stock: _Process | None = None
+        self._template: _Template | None = None
         self._closed = False
+        self._timer = threading.Timer(IDLE_SECONDS, self.close)
 
     def call(
         self,
@@ -124,53 +127,59 @@ class Worker:
         with the task's own sentence, TooLong, TooMuchMemory, Crashed, or WorkFailed with the error that it raised.
         """
         limits = limits or Limits()
-        process = self._taken(limits)
+        template = self._taken()
         try:
-            frame = Frame("task", {"task": task, "document": document}, tables or {}, files or {})
-            return process.work(frame, limits, reply, check)
+            process = _Process(template, task, limits)
+            try:
+                frame = Frame("task", {"task": task, "document": document}, tables or {}, files or {})
+                return process.work(frame, limits, reply, check)
+            finally:
+                process.end()
+                if self._stocks and process.used:
+                    template.prepare(task, process.used)
         finally:
-            process.end()
-            if self._stocks:
-                self._restock(task, limits)
+            self._given_back(template)
 
     def close(self) -> None:
-        """End the process in stock."""
+        """End the template, once nobody uses it."""
         with self._lock:
             self._closed = True
-            stock, self._stock = self._stock, None
-        if stock is not None:
-            stock.end()
+            self._timer.cancel()
+            template = self._template
+        if template is not None:
+            self._let_go(template, template.uses)
 
-    def _taken(self, limits: Limits) -> "_Process":
+    def _taken(self) -> "_Template":
+        """Return the template, counted as in use."""
         with self._lock:
-            stock, self._stock = self._stock, None
-        if stock is not None and stock.serves(limits):
-            return stock
-        if stock is not None:
-            stock.end()
-        return _Process(self._tasks, limits)
+            if self._template is None or not self._template.lives():
+                self._template = _Template(self._tasks)
+            self._template.users += 1
+            self._template.uses += 1
+            return self._template
 
-    def _restock(self, task: str, limits: Limits) -> None:
-        fresh = _Process(self._tasks, limits)
-        fresh.warm(task)
+    def _given_back(self, template: "_Template") -> None:
         with self._lock:
-            if self._closed or self._stock is not None:
-                spare: _Process | None = fresh
-            else:
-                spare, self._stock = None, fresh
-        if spare is not None:
-            spare.end()
-            return
-        timer = threading.Timer(STOCK_SECONDS, self._let_go, (fresh,))
-        timer.daemon = True
-        timer.start()
-
-    def _let_go(self, process: "_Process") -> None:
-        with self._lock:
-            if self._stock is not process:
+            template.users -= 1
+            if template.users:
                 return
-            self._stock = None
-        process.end()
+            self._timer.cancel()
+            kept = self._stocks and not self._closed
+            self._timer = threading.Timer(IDLE_SECONDS, self._let_go, (template, template.uses))
+            self._timer.daemon = True
+            if kept:
+                self._timer.start()
+        if not kept:
+            self._let_go(template, template.uses)
+
+    def _let_go(self, template: "_Template", uses: int) -> None:
+        """End a template that nobody used since."""
+        with self._lock:
+            if template.users or template.uses != uses:
+                return
+            if self._template is template:
+                self._template = None
+        template.end()
 
 
 @cache
@@ -220,45 +229,105 @@ class _Output:
                 return bool(chunk)
 
 
-class _Process:
-    """One worker process, from its start to its end."""
+class _Template:
+    """The process that worker processes are forks of; ``users`` counts the calls under way, ``uses`` all of them."""
 
-    def __init__(self, tasks: str, limits: Limits) -> None:
-        self._limits = limits
+    def __init__(self, tasks: str) -> None:
+        self.users = self.uses = 0
+        self._lock = threading.Lock()
+        self._needed: frozenset[str] = frozenset()
         self._scratch = tempfile.TemporaryDirectory(prefix="plumbline-worker-", ignore_cleanup_errors=True)
         home = self._scratch.name
         environment = {"DO_NOT_TRACK": "1", "HOME": home, "TMPDIR": home, "NUMBA_CACHE_DIR": home, "LC_ALL": "C.UTF-8"}
         environment |= dict.fromkeys(THREADS, "1")
         network = "keep" if network_remains() else "cut"
-        self._popen = subprocess.Popen(  # noqa: S603 - our own interpreter and code
-            [sys.executable, "-I", "-B", "-c", START, str(os.getpid()), network, tasks, *_search_path()],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            env=environment,
-            cwd=home,
-            close_fds=True,
-            start_new_session=True,
+        self._said = tempfile.TemporaryFile(dir=home)  # noqa: SIM115 - closed by `end`
+        self._orders, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with theirs:
+            self._popen = subprocess.Popen(  # noqa: S603 - our own interpreter and code
+                [sys.executable, "-I", "-B", "-c", START, str(theirs.fileno()), network, tasks, *_search_path()],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=self._said,
+                env=environment,
+                cwd=home,
+                pass_fds=(theirs.fileno(),),
+                start_new_session=True,
+            )
+
+    def lives(self) -> bool:
+        """Return whether it can be forked."""
+        return self._popen.poll() is None
+
+    def fork(self, order: Order, pipes: Sequence[int]) -> int:
+        """Have a process forked with the ends of its pipes and return its id."""
+        return self._asked(order, pipes)
+
+    def status(self, pid: int) -> int:
+        """Return how a process that ended did, as `subprocess` tells it; it is forgotten with that."""
+        return self._asked(Order(verb="status", pid=pid))
+
+    def prepare(self, task: str, needed: Sequence[str]) -> None:
+        """Let it import what a task needed, unless it has."""
+        with self._lock:
+            if self._needed.issuperset(needed):
+                return
+            self._needed |= frozenset(needed)
+            self._told(Order(verb="prepare", task=task, needed=tuple(needed)))
+
+    def end(self) -> None:
+        """End it, and with it the processes that are forks of it."""
+        self._popen.kill()
+        self._popen.wait()
+        self._orders.close()
+        self._said.close()
+        self._scratch.cleanup()
+
+    def _asked(self, order: Order, pipes: Sequence[int] = ()) -> int:
+        with self._lock:
+            self._told(order, pipes)
+            answer = self._orders.recv(64)
+        if not answer:
+            self._said.seek(0)
+            log.warning("worker template ended", said=self._said.read()[-2000:].decode(errors="replace"))
+            raise Crashed("the process that worker processes are made from has ended")
+        return msgspec.json.decode(answer, type=int)
+
+    def _told(self, order: Order, pipes: Sequence[int] = ()) -> None:
+        try:
+            socket.send_fds(self._orders, [msgspec.json.encode(order)], list(pipes))
+        except OSError as error:
+            raise Crashed(f"no worker process can be started: {error}") from error
+
+
+class _Process:
+    """One worker process, from its start to its end."""
+
+    def __init__(self, template: _Template, task: str, limits: Limits) -> None:
+        self._template = template
+        self._scratch = tempfile.TemporaryDirectory(prefix="plumbline-worker-", ignore_cleanup_errors=True)
+        theirs_in, mine_in = os.pipe()
+        mine_out, theirs_out = os.pipe()
+        mine_said, theirs_said = os.pipe()
+        order = Order(
+            verb="fork", task=task, scratch=self._scratch.name, file_bytes=limits.file_bytes, files=limits.files
         )
-        assert self._popen.stdout is not None  # noqa: S101 - for mypy
-        self.out = self._popen.stdout.fileno()
+        self._pipe, self._words, self.out = os.fdopen(mine_in, "wb"), os.fdopen(mine_said, "rb", 0), mine_out
+        try:
+            self._pid = template.fork(order, (theirs_in, theirs_out, theirs_said))
+        except Crashed:
+            self._close()
+            raise
+        finally:
+            for pipe in (theirs_in, theirs_out, theirs_said):
+                os.close(pipe)
         self.selector = selectors.DefaultSelector()
         self.selector.register(self.out, selectors.EVENT_READ)
         self._said = bytearray()
+        self._code: int | None = None
+        self.used: Sequence[str] = ()
         self._listener = threading.Thread(target=self._listen, name="worker stderr", daemon=True)
         self._listener.start()
-        self._send(
-            Frame("limits", {"scratch": home, "file_bytes": limits.file_bytes, "files": limits.files}),
-        )
-
-    def serves(self, limits: Limits) -> bool:
-        """Return whether it waits for work, with the locks that these limits ask for."""
-        same = (limits.file_bytes, limits.files) == (self._limits.file_bytes, self._limits.files)
-        return same and self._popen.poll() is None
-
-    def warm(self, task: str) -> None:
-        """Let it import what a task needs while it waits."""
-        self._send(Frame("warm", {"task": task}))
 
     def work(self, frame: Frame, limits: Limits, reply: Reply, check: Callable[[], None]) -> Answer:
         """Send a task and return its answer; the questions on the way are put to ``reply``."""
@@ -272,38 +341,51 @@ class _Process:
                 answer = unpacked(output)
                 sender.join()
                 if answer.kind != "ask":
+                    self.used = answer.used
                     return _answer(answer)
                 sender = self._sent(_replied(reply, answer))
-        except (ConnectionEndedError, ValueError) as error:
+        except ConnectionEndedError as error:
             raise Crashed(self._last_words()) from error
+        except ValueError as error:
+            raise Crashed("the worker process sent what is no answer and was ended") from error
 
     def resident(self) -> int:
         """Return the bytes of memory that the process holds."""
         try:
-            return int(Path(f"/proc/{self._popen.pid}/statm").read_text().split()[1]) * PAGE
+            return int(Path(f"/proc/{self._pid}/statm").read_text().split()[1]) * PAGE
         except (OSError, IndexError):
             return 0  # it has ended, which the closed pipe tells
 
     def end(self) -> None:
         """End the process, whatever it does, and take its scratch folder away."""
-        self._popen.kill()
-        self._popen.wait()
+        self._ended()
         self._listener.join(timeout=1)
         self.selector.close()
-        for pipe in (self._popen.stdin, self._popen.stdout, self._popen.stderr):
-            if pipe is not None:
-                with suppress(OSError):  # a frame that was under way stays unsent
-                    pipe.close()
+        self._close()
+
+    def _close(self) -> None:
+        os.close(self.out)
+        for pipe in (self._pipe, self._words):
+            with suppress(OSError):  # a frame that was under way stays unsent
+                pipe.close()
         self._scratch.cleanup()
 
+    def _ended(self) -> int:
+        """End the process unless it did itself, and return how that was; its id is its own until it is asked for."""
+        if self._code is None:
+            if self._template.lives():
+                os.kill(self._pid, signal.SIGKILL)
+            try:
+                self._code = self._template.status(self._pid)
+            except Crashed:
+                self._code = -signal.SIGKILL  # the kernel ended it with the template
+        return self._code
+
     def _send(self, frame: Frame) -> None:
-        pipe = self._popen.stdin
-        if pipe is None:
-            return
         try:
             for piece in packed(frame):
-                pipe.write(piece)
-            pipe.flush()
+                self._pipe.write(piece)
+            self._pipe.flush()
         except (OSError, ValueError):
             return  # it has ended, which reading its answer tells
 
@@ -313,20 +395,16 @@ class _Process:
         return sender
 
     def _listen(self) -> None:
-        pipe = self._popen.stderr
-        while pipe is not None and (chunk := os.read(pipe.fileno(), 4096)):
+        while chunk := self._words.read(4096):
             self._said += chunk
             del self._said[:-4096]
 
     def _last_words(self) -> str:
-        try:
-            code = self._popen.wait(timeout=2)
-        except subprocess.TimeoutExpired:
-            return "the worker process sent what is no answer and was ended"
+        code = self._ended()
         self._listener.join(timeout=1)
         log.warning("worker process ended", code=code, said=self._said.decode(errors="replace")[-2000:])
         if code < 0:
-            names = {signal.value: signal.name for signal in Signals}
+            names = {each.value: each.name for each in signal.Signals}
             return f"the worker process was ended by {names.get(-code, f'signal {-code}')}"
         return f"the worker process ended with status {code} before it had an answer"
 

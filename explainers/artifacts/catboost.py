@@ -15,6 +15,7 @@ class CatBoostArtifact(Artifact):
     name = "catboost"
     title = "CatBoost cbm"
     source = "CatBoost, save_model"
+    libraries = ("catboost",)
 
     def recognises(self, data: bytes) -> bool:
         """Return whether it begins with ``CBM1``."""

@@ -19,6 +19,7 @@ class LightGBMArtifact(Artifact):
     name = "lightgbm"
     title = "LightGBM text"
     source = "LightGBM, Booster.save_model"
+    libraries = ("lightgbm",)
 
     def recognises(self, data: bytes) -> bool:
         """Return whether it begins with ``tree``."""

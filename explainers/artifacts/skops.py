@@ -52,6 +52,7 @@ class SkopsArtifact(Artifact):
     name = "skops"
     title = "scikit-learn by skops"
     source = "skops.io, secure persistence"
+    libraries = ("skops.io", "sklearn.compose", "sklearn.ensemble", "sklearn.linear_model", "sklearn.pipeline")
 
     def recognises(self, data: bytes) -> bool:
         """Return whether it is a zip file with skops's ``schema.json``."""

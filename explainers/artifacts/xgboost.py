@@ -18,6 +18,7 @@ class XGBoostArtifact(Artifact):
     name = "xgboost"
     title = "XGBoost json or ubj"
     source = "XGBoost, Introduction to Model IO"
+    libraries = ("xgboost",)
 
     def recognises(self, data: bytes) -> bool:
         """Return whether it begins as a JSON or UBJSON object with a learner, or is a binary of before 1.0."""

@@ -25,6 +25,7 @@ class Lime(Method):
     source = (
         "Ribeiro, Singh and Guestrin (2016), Why should I trust you?; lime.lime_tabular, discretize_continuous=False"
     )
+    libraries = ("sklearn.linear_model", "sklearn.metrics")
     additive = False
     options = LimeOptions
 

@@ -21,6 +21,7 @@ class Tree(Method):
     name = "tree"
     title = "TreeExplainer"
     source = "Lundberg et al. (2020); shap.TreeExplainer"
+    libraries = ("shap",)
     tolerance = 1e-5
     options = TreeOptions
 

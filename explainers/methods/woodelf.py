@@ -16,6 +16,7 @@ class Woodelf(Method):
     name = "woodelf"
     title = "WOODELF"
     source = "Nadel and Wettenstein (2025), From decision trees to Boolean logic: a fast and unified SHAP algorithm"
+    libraries = ("woodelf",)
     tolerance = 1e-4
     options = TreeOptions
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import warnings
+from collections.abc import Collection
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -20,12 +21,21 @@ LOOKALIKES = str.maketrans({"<": "‹", ">": "›", "&": "＆", '"': "”", "'":
 TYPES = {"numeric": "num", "categorical": "cat", "boolean": "cat", "text": "text"}
 
 
-def prepare() -> None:
+STAT_TESTS, REPORTS = "evidently.legacy.calculations.stattests", "evidently.presets"
+
+
+def libraries() -> frozenset[str]:
+    """Return the modules that are worth importing before there is work for them."""
+    return frozenset((STAT_TESTS, REPORTS))
+
+
+def prepare(needed: Collection[str] = (STAT_TESTS,)) -> None:
     """Import Evidently, without the event loop that it makes at import: a loop opens sockets, and none is run here."""
     made = asyncio.new_event_loop
     asyncio.new_event_loop = asyncio.AbstractEventLoop
     try:
-        import_module("evidently.legacy.calculations.stattests")
+        for name in sorted(libraries().intersection(needed)):
+            import_module(name)
     except ModuleNotFoundError as error:
         if error.name != "evidently":
             raise
@@ -71,13 +81,10 @@ def report(request: Request) -> Answer:
     Evidently puts names and values into its page as they are, scripts in them included: the characters that make
     markup are replaced by others that look alike before it sees them.
     """
-    prepare()
-    asyncio.new_event_loop, made = asyncio.AbstractEventLoop, asyncio.new_event_loop
-    try:
-        from evidently import DataDefinition, Dataset, Report
-        from evidently.presets import DataDriftPreset
-    finally:
-        asyncio.new_event_loop = made
+    prepare((STAT_TESTS, REPORTS))
+    from evidently import DataDefinition, Dataset, Report
+    from evidently.presets import DataDriftPreset
+
     types = {name: TYPES[kind] for name, kind in request.document["types"].items()}
     plain = {name: inert(name) for name in types}
     definition = DataDefinition(

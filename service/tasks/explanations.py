@@ -1,6 +1,7 @@
 """What the worker does for explanations: loads an uploaded model, explains rows, moves a feature over its grid."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -16,13 +17,16 @@ from explainers.served import served
 from service.confinement import Answer, Request, TaskRefused
 
 
-def prepare() -> None:
-    """Import what explanations need while there is no work yet."""
-    discovery.methods()
-    discovery.artifacts()
-    import sklearn.base
+def libraries() -> frozenset[str]:
+    """Return the modules that formats and methods are made with."""
+    formats = (name for artifact in discovery.artifacts().values() for name in artifact.libraries)
+    return frozenset((*formats, *(name for method in discovery.methods().values() for name in method.libraries)))
 
-    del sklearn
+
+def prepare(needed: Collection[str]) -> None:
+    """Import what explanations needed, for the next."""
+    for name in sorted(libraries().intersection(needed)):
+        import_module(name)
 
 
 def look(request: Request) -> Answer:

@@ -37,7 +37,7 @@ def models(shared_data: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def worker() -> Iterator[Worker]:
-    made = Worker(stock=False)
+    made = Worker()
     yield made
     made.close()
 

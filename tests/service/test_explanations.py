@@ -6,6 +6,7 @@ import json
 import pickle
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import lightgbm
@@ -78,7 +79,6 @@ def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestClient]:
         outbound_allow=("127.0.0.1",),
         outbound_http=True,
         tick_seconds=3600.0,
-        worker_stock=False,
     )
     headers = {"authorization": f"Bearer {ADMIN_KEY}", "prefer": "wait=60"}
     with TestClient(create_app(settings, SetClock(NOW)), raise_server_exceptions=False, headers=headers) as made:
@@ -387,6 +387,13 @@ def test_attribution_drift_of_a_model_is_monitored_and_its_failure_is_that_runs_
     assert results["ndcg"]["value"] > 0.9, run
     assert results["ndcg"]["verdict"] == "ok"
     assert results["attribution_shift"]["p_value"] > 0.001
+
+
+def test_the_process_that_others_are_forked_from_has_no_thread_but_the_allocators(client: TestClient) -> None:
+    client.post("/v1/models/loans/explanations", json={"prediction_ids": ["p7"], "method": "tree"})
+    template = client.app.state.assembly.worker._template  # type: ignore[attr-defined]
+    threads = sorted((task / "comm").read_text() for task in Path(f"/proc/{template._popen.pid}/task").iterdir())
+    assert len([name for name in threads if name != "jemalloc_bg_thd\n"]) == 1
 
 
 def test_the_catalogue_lists_what_the_package_contains(client: TestClient) -> None:

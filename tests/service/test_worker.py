@@ -16,7 +16,7 @@ from service.confinement import Answer
 from service.worker import Crashed, Limits, TooLong, TooMuchMemory, Worker, WorkFailed, WorkRefused, network_remains
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def worker() -> Iterator[Worker]:
     made = Worker(tasks="tests.service.trials")
     yield made
@@ -148,6 +148,29 @@ def test_nothing_of_a_process_remains_after_its_work(worker: Worker) -> None:
     assert first != second
     assert not first.exists()
     assert not second.exists()
+
+
+def test_what_one_process_needed_the_next_has_and_what_it_did_the_next_has_not(worker: Worker) -> None:
+    first = worker.call("deeds.remember", {"secret": "of the first"})[0]
+    assert (first["held"], first["loaded"]) == (["of the first"], False)
+    second = worker.call("deeds.remember", {"secret": "of the second"})[0]
+    assert (second["held"], second["loaded"]) == (["of the second"], True)
+
+
+def test_a_process_holds_nothing_but_its_own_ends_of_its_pipes(worker: Worker) -> None:
+    assert worker.call("deeds.descriptors", {})[0] == {"sockets": 0, "pipes": 4}  # 1 and 2 are stderr, 2 to and fro
+
+
+def test_the_end_of_the_template_is_one_failed_call(worker: Worker) -> None:
+    with pytest.raises(Crashed, match="SIGKILL"):
+        worker.call("deeds.end_template", {})
+    assert worker.call("deeds.echo", {})[0]["document"] == {}
+
+
+def test_a_template_that_is_not_kept_ends_with_its_work() -> None:
+    made = Worker(tasks="tests.service.trials", stock=False)
+    parent = made.call("deeds.parent", {})[0]["pid"]
+    assert not Path(f"/proc/{parent}").exists()
 
 
 def test_a_worker_process_does_not_outlive_the_service() -> None:

@@ -4,12 +4,56 @@ import ctypes
 import os
 import socket
 import subprocess
+import sys
 import time
+from collections.abc import Collection
+from contextlib import suppress
+from importlib import import_module
 from pathlib import Path
 
 import pyarrow as pa
 
 from service.confinement import Answer, Request, TaskRefused
+
+_held: list[str] = []
+
+
+def libraries() -> frozenset[str]:
+    return frozenset(("colorsys", "antigravity"))
+
+
+def prepare(needed: Collection[str]) -> None:
+    for name in libraries().intersection(needed):
+        import_module(name)
+
+
+def remember(request: Request) -> Answer:
+    """Hold a text for good, import a module that is worth keeping, and name the template's threads."""
+    loaded = "colorsys" in sys.modules
+    threads = sorted((task / "comm").read_text().strip() for task in Path(f"/proc/{os.getppid()}/task").iterdir())
+    import_module("colorsys")
+    _held.append(request.document["secret"])
+    return {"held": _held, "loaded": loaded, "threads": threads}, {}
+
+
+def descriptors(request: Request) -> Answer:
+    """Count the sockets, and the pipes, that the process holds."""
+    found = []
+    for descriptor in Path("/proc/self/fd").iterdir():
+        with suppress(FileNotFoundError):
+            found.append(str(descriptor.readlink()))
+    return {kind: sum(target.startswith(kind[:-1]) for target in found) for kind in ("sockets", "pipes")}, {}
+
+
+def parent(request: Request) -> Answer:
+    return {"pid": os.getppid()}, {}
+
+
+def end_template(request: Request) -> Answer:
+    """Kill the parent below Python, past the audit hook."""
+    ctypes.CDLL(None).kill(os.getppid(), 9)
+    time.sleep(60)
+    return {}, {}
 
 
 def echo(request: Request) -> Answer:
