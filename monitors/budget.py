@@ -124,7 +124,13 @@ class ThresholdPolicy(Policy):
         return [self._judged(result) for result in results]
 
     def prepared(self, parameters: Parameters) -> Parameters:
-        """Return the parameters with every metric that has a threshold asked for."""
+        """Return the parameters with every metric that has a threshold asked for.
+
+        Raises PolicyInvalidError where a threshold cannot judge what it names.
+        """
+        for name in self.thresholds:
+            if reason := parameters.without_threshold(name.partition(":")[0]):
+                raise PolicyInvalidError(reason)
         if "also" not in type(parameters).model_fields:
             return parameters
         named = list(dict.fromkeys(name.partition(":")[0] for name in self.thresholds))

@@ -439,6 +439,30 @@ class Task:
     group_variable: str | None = None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Posted:
+    """A named figure that was worked out elsewhere and posted: of a model, or of one group of an attribute.
+
+    ``n`` is the number of rows behind it, where it was told; ``interval`` what it was said to lie in.
+    """
+
+    metric: str
+    value: float
+    attribute: str | None = None
+    group: str | None = None
+    n: int | None = None
+    interval: tuple[float, float] | None = None
+    unit: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PostedFigures:
+    """What was posted for a window in order of time, and for each of the quiet windows before it, oldest first."""
+
+    window: tuple[Posted, ...] = ()
+    quiet: tuple[tuple[Posted, ...], ...] = ()
+
+
 def _no_rows() -> pa.Table | None:
     return None
 
@@ -476,6 +500,7 @@ class Comparison:
     ``detections`` holds the moment of the newest change that the detectors of earlier windows found, by metric.
     ``work(task, document, tables)`` has a task of the worker process done and returns its document; what other
     libraries compute comes from there. It raises WorkNotDoneError.
+    ``posted`` are figures that were posted; a kind that judges them is given nothing else, and empty profiles.
     """
 
     columns: Sequence[Column]
@@ -495,6 +520,7 @@ class Comparison:
     answers: Callable[[], pa.Table | None] = _no_rows
     detections: Mapping[str, datetime] = field(default_factory=dict)
     row_groups: Callable[[str], pa.Array | None] = _no_groups
+    posted: PostedFigures = PostedFigures()
 
     @property
     def window(self) -> Profile:
@@ -510,6 +536,10 @@ class Parameters(BaseModel):
     def without_null(self) -> Sequence[str]:
         """Return what is to decide here although it has no p-value, so that only thresholds can judge it."""
         return ()
+
+    def without_threshold(self, metric: str) -> str:  # noqa: ARG002 - most figures have one side that is worse
+        """Return why no fixed threshold can judge a figure of that name, "" where one can."""
+        return ""
 
 
 class Kind(ABC):
@@ -532,6 +562,8 @@ class Kind(ABC):
     """Whether protected attributes that come late change what it finds."""
     judges_empty: ClassVar[bool] = False
     """Whether it judges windows without any record too, as volume and freshness do."""
+    judges_posted: ClassVar[bool] = False
+    """Whether it judges figures that were posted: it needs neither records nor a baseline, and sees none."""
     default: ClassVar[bool] = False
     """Whether a model gets this monitor when default monitors are made."""
     told: ClassVar[tuple[str, str]] = ("results", "violated")
@@ -547,6 +579,10 @@ class Kind(ABC):
     def missing(self, task: Task, parameters: Parameters) -> str:  # noqa: ARG002 - most kinds ask nothing of a model
         """Return what the model must declare before such a monitor can be made, "" where nothing is missing."""
         return ""
+
+    def awaited(self, comparison: Comparison, parameters: Parameters) -> Sequence[str]:  # noqa: ARG002 - most wait not
+        """Return which posted figures of the window are still to come, by what they are called."""
+        return ()
 
     @abstractmethod
     def measure(self, comparison: Comparison, parameters: Parameters) -> list[Result]:

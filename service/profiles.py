@@ -720,8 +720,13 @@ def _newest_segment(session: Session, version_id: int) -> int:
     return int(session.scalar(select(func.max(SegmentRow.id)).where(SegmentRow.version_id == version_id)) or 0)
 
 
-def row_counts(session: Session, model_id: int, version_id: int, span: Span) -> dict[int, int]:
-    """Return the sealed predictions of a version by bucket, in hours since 1970; buckets without any are absent."""
+def row_counts(
+    session: Session, model_id: int, version_id: int, span: Span, kind: str = "predictions"
+) -> dict[int, int]:
+    """Return the sealed predictions of a version by bucket, in hours since 1970; buckets without any are absent.
+
+    Of another ``kind``, what else arrives.
+    """
     hours = span.hours
     if not len(hours):
         return {}
@@ -729,7 +734,7 @@ def row_counts(session: Session, model_id: int, version_id: int, span: Span) -> 
         select(ArrivalRow.bucket, ArrivalRow.accepted).where(
             ArrivalRow.model_id == model_id,
             ArrivalRow.version_id == version_id,
-            ArrivalRow.kind == "predictions",
+            ArrivalRow.kind == kind,
             ArrivalRow.accepted > 0,
             ArrivalRow.bucket.between(hours[0], hours[-1]),
         )

@@ -22,12 +22,23 @@ from sqlalchemy.orm import Session
 
 from monitors import budget, discovery
 from monitors.blocks import Blocks
-from monitors.contract import Arrivals, Comparison, Kind, Parameters, Result, Subject, Verdict, WorkNotDoneError
+from monitors.contract import (
+    Arrivals,
+    Comparison,
+    Kind,
+    Parameters,
+    Posted,
+    PostedFigures,
+    Result,
+    Subject,
+    Verdict,
+    WorkNotDoneError,
+)
 from monitors.layout import Layout
 from monitors.null import ENOUGH_BLOCKS
 from monitors.performance import label_coverage
 from monitors.profile import Profile, merged
-from service import alerts, baselines, retraining, slices, windows
+from service import alerts, baselines, posted, retraining, slices, windows
 from service.alerts import Finding
 from service.clock import Clock
 from service.database import EPOCH, Database
@@ -233,7 +244,11 @@ def measure(session: Session, workshop: Workshop, due: Due, into: Measured) -> N
     kind = due.kind
     into.rows = rows_in(session, due, due.window)
     if not into.rows and not (kind.judges_empty and due.live):
-        raise Unmeasured("no_data", "no record fell into the window")
+        nothing = "no figure was posted for" if kind.judges_posted else "no record fell into"
+        raise Unmeasured("no_data", f"{nothing} the window")
+    if kind.judges_posted:
+        judge_posted(session, workshop, due, into)
+        return
     _check_whole(due, into.rows)
     if kind.needs_labels or kind.reads_labels:
         into.labels_seen = labels_in(session, due, due.window)
@@ -254,6 +269,26 @@ def measure(session: Session, workshop: Workshop, due: Due, into: Measured) -> N
         into.results = policy.judge(found, into.alpha)
     if kind.reads_labels:
         into.labelled = label_coverage(comparison.window)[0]
+
+
+def judge_posted(session: Session, workshop: Workshop, due: Due, into: Measured) -> None:
+    """Judge the figures posted for a window, once those that are expected are there or have had their time."""
+    kind, policy = due.kind, budget.parse_policy(due.monitor.policy)
+    parameters = policy.prepared(due.parameters)
+    into.labels_seen = labels_in(session, due, due.window)
+    into.alpha = alpha_of(session, due)
+    comparison = posted_comparison(session, due, into)
+    found = _with_note(_signed(kind.measure(comparison, parameters), kind), into.told)
+    until = due.window.end + budget.duration({**LABELS, **(due.monitor.labels or {})}["delay"])
+    awaited = kind.awaited(comparison, parameters)
+    if awaited and watermark(session, due.model, workshop.clock, workshop.settings) < until:
+        into.status = WAITING
+        into.reason = f"not posted yet: {', '.join(awaited)}; judged when it is, or on {format_time(until)}"
+        into.results = [replace(result, verdict=None) for result in found]
+        return
+    into.results = policy.judge(found, into.alpha)
+    if all(result.verdict is None for result in into.results):
+        into.reason = next((result.note for result in into.results if result.note), "")
 
 
 def record(session: Session, workshop: Workshop, due: Due, claim: Claim, measured: Measured) -> RunRow | None:
@@ -418,6 +453,7 @@ def abandon(workshop: Workshop, claim: Claim, reason: str) -> None:
 def empty_stretch(workshop: Workshop, due: Due, count: int) -> RunRow | None:
     """Store that a span of so many windows holds no record, as one entry that grows while the silence lasts."""
     now, monitor, version, window = workshop.clock.now(), due.monitor, due.version, due.window
+    posts = arriving(monitor) == posted.METRICS
     try:
         with workshop.database.writing() as session:
             _alone(session, monitor.id)
@@ -449,7 +485,7 @@ def empty_stretch(workshop: Workshop, due: Due, count: int) -> RunRow | None:
                     ends_at=window.end,
                     revision=revision,
                     status="no_data",
-                    reason="no record fell into this span",
+                    reason=f"no {'figure was posted for' if posts else 'record fell into'} this span",
                     replayed=due.replay is not None,
                     scheduled_for=window.end,
                     started_at=now,
@@ -466,7 +502,8 @@ def empty_stretch(workshop: Workshop, due: Due, count: int) -> RunRow | None:
             finding = Finding(model=due.model, version=version, monitor=monitor, run=run, results=(), replay=due.replay)
             status = _status(session, due, run, finding, counts=due.live, now=now, windows_=count)
             if due.live and status is not None and status.unmeasured >= BLIND_AFTER:
-                reason = f"has not measured {status.unmeasured} windows in a row: no records came"
+                came = "no figures were posted" if posts else "no records came"
+                reason = f"has not measured {status.unmeasured} windows in a row: {came}"
                 alerts.watch(session, "blind", finding, reason, workshop.settings, now)
             return run
     except IntegrityError:
@@ -778,15 +815,76 @@ def own_quiet_windows(session: Session, due: Due) -> list[Span]:
         .order_by(RunRow.ends_at.desc())
         .limit(2 * OWN_WINDOWS)
     )
+    left_out = _left_out(session, due)
+    spans = [Span(row.starts_at, row.ends_at) for row in rows]
+    return [span for span in spans if not any(_meets(span, gap) for gap in left_out)][:OWN_WINDOWS][::-1]
+
+
+def _left_out(session: Session, due: Due) -> list[Span]:
+    """Return the spans before a window that are not quiet: those of episodes, open ones too, and of exclusions."""
     episodes = session.scalars(
         select(AlertRow).where(AlertRow.version_id == due.version.id, AlertRow.kind == "episode")
     )
-    left_out = [
+    found = [
         Span(row.starts_at, row.last_violated_at if row.state == "resolved" else due.window.end) for row in episodes
     ]
-    left_out += exclusions(session, due.model.id)
-    spans = [Span(row.starts_at, row.ends_at) for row in rows]
-    return [span for span in spans if not any(_meets(span, gap) for gap in left_out)][:OWN_WINDOWS][::-1]
+    return found + exclusions(session, due.model.id)
+
+
+def posted_comparison(session: Session, due: Due, into: Measured) -> Comparison:
+    """Return the figures of a window and of the quiet windows before it, and nothing else."""
+    (window,) = posted.of_spans(session, due.version.id, [due.window])
+    nothing = Profile.empty(Layout({}))
+    return Comparison(
+        columns=(),
+        baseline=nothing,
+        scales={1: nothing},
+        blocks={},
+        arrivals=Arrivals(rows=into.rows),
+        starts_at=due.window.start,
+        ends_at=due.window.end,
+        generator=generators(due),
+        task=baselines.task_of(due.model),
+        posted=PostedFigures(window=window, quiet=tuple(_posted_before(session, due, into))),
+    )
+
+
+def _posted_before(session: Session, due: Due, into: Measured) -> list[tuple[Posted, ...]]:
+    """Return what was posted for each of the newest quiet windows before one, oldest first.
+
+    Windows are quiet outside episodes and exclusions, where the monitor itself found nothing, and since a baseline
+    last came into force. They need not have been judged, so that history can be posted before there is a monitor.
+    A seasonal monitor is given the same hours of the week, once 20 weeks of them are known.
+    """
+    bad = session.execute(
+        select(RunRow.starts_at, RunRow.ends_at).where(
+            RunRow.monitor_id == due.monitor.id,
+            RunRow.version_id == due.version.id,
+            RunRow.current.is_(True),
+            RunRow.violated > 0,
+            RunRow.ends_at <= due.window.start,
+        )
+    )
+    left_out = [*_left_out(session, due), *(Span(*row) for row in bad)]
+    floor = max([EPOCH, *(cut for cut in baselines.cuts(session, due.version) if cut <= due.window.start)])
+
+    def filled(spans: Sequence[Span]) -> list[tuple[Posted, ...]]:
+        kept = [span for span in spans if span.start >= floor and not any(_meets(span, gap) for gap in left_out)]
+        return [figures for figures in posted.of_spans(session, due.version.id, kept) if figures]
+
+    if due.monitor.baseline == SEASONAL:
+        weeks = range(OWN_WINDOWS, 0, -1)
+        found = filled([Span(due.window.start - week * WEEK, due.window.end - week * WEEK) for week in weeks])
+        if len(found) >= ENOUGH_BLOCKS:
+            return found
+        into.told = (
+            f"compared with all windows: the same hours of the week are known of {len(found)} of {ENOUGH_BLOCKS} weeks"
+        )
+    spans = [due.grid.ending(due.window.start)]
+    most = max(SCALES) if due.monitor.baseline == ROLLING else 2 * OWN_WINDOWS
+    while len(spans) < most:
+        spans.append(due.grid.ending(spans[-1].start))
+    return filled(spans[::-1])[-OWN_WINDOWS:]
 
 
 def _baseline(session: Session, due: Due) -> BaselineRow:
@@ -885,8 +983,12 @@ def _mature(session: Session, workshop: Workshop, due: Due, into: Measured, wind
 
 
 def labels_in(session: Session, due: Due, span: Span) -> int:
-    """Return how many labels, and attributes where groups are counted, came for a span, corrections included."""
+    """Return how many labels, and attributes where groups are counted, came for a span, corrections included.
+
+    Of a kind that judges posted figures, how many of those.
+    """
     kinds = ("ground_truth", "protected") if due.kind.counts_groups else ("ground_truth",)
+    kinds = (posted.METRICS,) if due.kind.judges_posted else kinds
     return int(
         session.scalar(
             select(func.coalesce(func.sum(ArrivalRow.accepted + ArrivalRow.corrected), 0)).where(
@@ -909,6 +1011,11 @@ def _noted(results: Sequence[Result], due: Due, baseline: BaselineRow, told: str
     """Say in each result where the baseline is another version's, or not what the monitor asks for."""
     borrowed = f"compared with the baseline {baseline.name} of another version"
     told = "; ".join(part for part in (told, borrowed if baseline.version_id != due.version.id else "") if part)
+    return _with_note(results, told)
+
+
+def _with_note(results: Sequence[Result], told: str) -> list[Result]:
+    """Add to the note of each result."""
     if not told:
         return list(results)
     return [replace(result, note=f"{result.note}; {told}" if result.note else told) for result in results]
@@ -917,8 +1024,21 @@ def _noted(results: Sequence[Result], due: Due, baseline: BaselineRow, told: str
 # --- how much came ----------------------------------------------------------------------------------------------------
 
 
+def arriving(monitor: MonitorRow) -> str:
+    """Return the kind of arrivals that a monitor's windows are filled by."""
+    kind = discovery.kinds().get(monitor.kind)
+    return posted.METRICS if kind is not None and kind.judges_posted else "predictions"
+
+
+def begun(session: Session, version: VersionRow, monitor: MonitorRow) -> datetime | None:
+    """Return when what a monitor looks at began to come for a version; None where nothing has."""
+    if arriving(monitor) == posted.METRICS:
+        return posted.begun(session, version.id)
+    return version.first_event_at
+
+
 def rows_in(session: Session, due: Due, span: Span) -> int:
-    """Return how many predictions of the version fell into a span."""
+    """Return how many predictions of the version fell into a span, or figures of it were posted for it."""
     return int(
         session.scalar(
             select(func.coalesce(func.sum(ArrivalRow.accepted), 0)).where(
@@ -932,7 +1052,7 @@ def rows_in(session: Session, due: Due, span: Span) -> int:
 def _arrivals(due: Due, span: Span) -> tuple[Any, ...]:
     return (
         ArrivalRow.model_id == due.model.id,
-        ArrivalRow.kind == "predictions",
+        ArrivalRow.kind == arriving(due.monitor),
         ArrivalRow.bucket.between(span.hours.start, span.hours.stop - 1),
     )
 

@@ -12,11 +12,25 @@ from datetime import datetime, timedelta
 import numpy as np
 import structlog
 from apscheduler.schedulers.background import BackgroundScheduler
-from sqlalchemy import BigInteger, ColumnElement, ScalarSelect, Select, and_, delete, func, or_, select, type_coerce
+from sqlalchemy import (
+    BigInteger,
+    ColumnElement,
+    ScalarSelect,
+    Select,
+    and_,
+    case,
+    delete,
+    func,
+    not_,
+    or_,
+    select,
+    type_coerce,
+)
 from sqlalchemy.orm import Session, aliased
 
 from monitors import budget, discovery
-from service import alerts, baselines, candidates, profiles, retraining, runs, webhooks, windows
+from monitors.contract import Kind
+from service import alerts, baselines, candidates, posted, profiles, retraining, runs, webhooks, windows
 from service.assembly import Assembly
 from service.lake import host, quarantine
 from service.lake.lease import is_gone, lease_now
@@ -407,13 +421,18 @@ class Scheduler:
         watching = session.scalars(
             select(MonitorRow).where(MonitorRow.model_id == model_id, MonitorRow.enabled.is_(True))
         ).all()
-        versions = select(VersionRow).where(VersionRow.model_id == model_id, VersionRow.first_event_at.is_not(None))
+        versions = select(VersionRow).where(VersionRow.model_id == model_id)
         for version in session.scalars(versions).all() if watching else ():
-            known = _known(session, version, replay)
+            known: dict[str, Known] = {}
             for monitor in watching:
                 if isinstance(monitor.versions, list) and version.name not in monitor.versions:
                     continue
-                yield self._watch(model, version, monitor, replay, known, mark)
+                if runs.begun(session, version, monitor) is None:
+                    continue
+                kind = runs.arriving(monitor)
+                if kind not in known:
+                    known[kind] = _known(session, version, replay, monitor)
+                yield self._watch(model, version, monitor, replay, known[kind], mark)
 
     def _watch(
         self,
@@ -452,7 +471,7 @@ class Scheduler:
         except Problem as problem:
             log.warning("monitor cannot be scheduled", monitor=monitor.name, reason=problem.detail)
             return None
-        cuts = baselines.cuts(session, version)
+        cuts = _cuts(session, version, monitor)
         window = next(windows.due(grid, watch.start, last, watch.until, cuts), None)
         if window is None:
             return None
@@ -464,7 +483,7 @@ class Scheduler:
         judges_empty = kind is not None and kind.judges_empty
         if (judges_empty and due.live) or runs.rows_in(session, due, window):
             return due
-        filled = _first_filled(session, version, bucket_of(window.start))
+        filled = _first_filled(session, version, bucket_of(window.start), runs.arriving(monitor))
         bounds = [watch.until]
         if filled is not None:
             bounds.append(bucket_start(filled))
@@ -494,7 +513,7 @@ class Scheduler:
             replay = session.scalar(
                 select(ReplayRow).where(ReplayRow.model_id == model_id).order_by(ReplayRow.id.desc()).limit(1)
             )
-            known = _known(session, version, replay)
+            known = _known(session, version, replay, monitor)
             watch = self._watch(model, version, monitor, replay, known, mark)
             due = watch.due(Span(run.starts_at, run.ends_at))
             found.append(
@@ -532,9 +551,9 @@ class Scheduler:
                 def revision(window: Span, run: RunRow = run) -> int:
                     return runs.next_revision(session, run.monitor_id, run.version_id, window)
 
-                counts = profiles.row_counts(session, model_id, version.id, span)
+                counts = profiles.row_counts(session, model_id, version.id, span, runs.arriving(monitor))
                 empty: list[Span] = []
-                for window in windows.due(grid, span.start, None, span.end, baselines.cuts(session, version)):
+                for window in windows.due(grid, span.start, None, span.end, _cuts(session, version, monitor)):
                     if any(bucket in counts for bucket in window.hours):
                         session.add(_queued(run, monitor, version, window, revision(window)))
                     else:
@@ -563,6 +582,7 @@ class Scheduler:
                 labels = {**runs.LABELS, **(monitor.labels or {})}
                 changed = told != (row.labels_seen or 0)
                 enough = told >= max(labels["min_coverage"] * row.rows, labels["min_rows"])
+                enough = enough or runs.arriving(monitor) == posted.METRICS
                 rested = row.finished_at is None or abs(now - row.finished_at) > REVISE_AFTER
                 over = mark >= row.ends_at + budget.duration(labels["delay"])
                 if done < RUNS_PER_TICK and (over or (changed and (enough or rested))):
@@ -592,7 +612,7 @@ class Scheduler:
         run, later, now = RunRow, aliased(RunRow), self._assembly.clock.now()
         counted = (
             select(func.coalesce(func.sum(ArrivalRow.accepted), 0))
-            .where(ArrivalRow.version_id == run.version_id, ArrivalRow.kind == "predictions", _inside())
+            .where(ArrivalRow.version_id == run.version_id, ArrivalRow.kind == _arriving(), _inside())
             .correlate(RunRow)
             .scalar_subquery()
         )
@@ -715,37 +735,43 @@ class Known:
     after_replay: datetime | None
 
 
-def _known(session: Session, version: VersionRow, replay: ReplayRow | None) -> Known:
-    later = None if replay is None else _first_filled(session, version, bucket_of(replay.ends_at) + 1)
-    return Known(_data(session, version), None if later is None else bucket_start(later))
+def _known(session: Session, version: VersionRow, replay: ReplayRow | None, monitor: MonitorRow) -> Known:
+    kind = runs.arriving(monitor)
+    later = None if replay is None else _first_filled(session, version, bucket_of(replay.ends_at) + 1, kind)
+    data = _data(session, version, runs.begun(session, version, monitor), kind)
+    return Known(data, None if later is None else bucket_start(later))
+
+
+def _cuts(session: Session, version: VersionRow, monitor: MonitorRow) -> list[datetime]:
+    """Return where windows are cut because a baseline comes into force; figures are of whole windows."""
+    return [] if runs.arriving(monitor) == posted.METRICS else baselines.cuts(session, version)
 
 
 def _due(work: Work) -> Due:
     return work.due if isinstance(work, Stretch) else work
 
 
-def _data(session: Session, version: VersionRow) -> Span:
+def _data(session: Session, version: VersionRow, start: datetime | None, kind: str) -> Span:
     """Return the span that a version's records fill: to their last hour, and the usual distance between two."""
     newest = session.scalars(
         select(ArrivalRow.bucket)
-        .where(ArrivalRow.version_id == version.id, ArrivalRow.kind == "predictions", ArrivalRow.accepted > 0)
+        .where(ArrivalRow.version_id == version.id, ArrivalRow.kind == kind, ArrivalRow.accepted > 0)
         .order_by(ArrivalRow.bucket.desc())
         .limit(200)
     ).all()
-    start = version.first_event_at
     if start is None or not newest:
         return Span(version.created_at, version.created_at)
     gap = float(np.median(-np.diff(np.array(newest)))) if len(newest) > 1 else 1.0
     return Span(bucket_start(bucket_of(start)), bucket_start(newest[0]) + max(1.0, gap) * HOUR)
 
 
-def _first_filled(session: Session, version: VersionRow, bucket: int) -> int | None:
-    """Return the first bucket with records, from one on."""
+def _first_filled(session: Session, version: VersionRow, bucket: int, kind: str) -> int | None:
+    """Return the first bucket with arrivals of a kind, from one on."""
     return session.scalar(
         select(ArrivalRow.bucket)
         .where(
             ArrivalRow.version_id == version.id,
-            ArrivalRow.kind == "predictions",
+            ArrivalRow.kind == kind,
             ArrivalRow.accepted > 0,
             ArrivalRow.bucket >= bucket,
         )
@@ -760,11 +786,26 @@ def _inside() -> ColumnElement[bool]:
     return and_(began >= type_coerce(RunRow.starts_at, BigInteger), began < type_coerce(RunRow.ends_at, BigInteger))
 
 
+def _of_kinds(has: Callable[[Kind], bool]) -> ColumnElement[bool]:
+    """Return the condition that a run is of a monitor of certain kinds."""
+    names = [name for name, kind in discovery.kinds().items() if has(kind)]
+    return RunRow.monitor_id.in_(select(MonitorRow.id).where(MonitorRow.kind.in_(names)))
+
+
+def _arriving() -> ColumnElement[str]:
+    """Return the kind of arrivals that a run's window is filled by."""
+    return case((_of_kinds(lambda kind: kind.judges_posted), posted.METRICS), else_="predictions")
+
+
 def _labels_inside() -> ScalarSelect[int]:
-    """Return how many labels, and attributes where groups are counted, of a run's version came for its window."""
-    counting = [name for name, kind in discovery.kinds().items() if kind.counts_groups]
-    groups = RunRow.monitor_id.in_(select(MonitorRow.id).where(MonitorRow.kind.in_(counting)))
-    told = or_(ArrivalRow.kind == "ground_truth", and_(ArrivalRow.kind == "protected", groups))
+    """Return how many labels, and attributes where groups are counted, of a run's version came for its window.
+
+    Of monitors of posted figures, how many of those.
+    """
+    groups = _of_kinds(lambda kind: kind.counts_groups)
+    labels = or_(ArrivalRow.kind == "ground_truth", and_(ArrivalRow.kind == "protected", groups))
+    judging = _of_kinds(lambda kind: kind.judges_posted)
+    told = or_(and_(labels, not_(judging)), and_(ArrivalRow.kind == posted.METRICS, judging))
     return (
         select(func.coalesce(func.sum(ArrivalRow.accepted + ArrivalRow.corrected), 0))
         .where(ArrivalRow.version_id == RunRow.version_id, told, _inside())
@@ -793,7 +834,7 @@ def _has_rows() -> ColumnElement[bool]:
     """Return the condition that records of a run's version fell into its window."""
     arrived = select(ArrivalRow.id).where(
         ArrivalRow.version_id == RunRow.version_id,
-        ArrivalRow.kind == "predictions",
+        ArrivalRow.kind == _arriving(),
         ArrivalRow.accepted > 0,
         _inside(),
     )

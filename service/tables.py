@@ -258,6 +258,40 @@ class RejectionRow(Base):
     received_at: Mapped[datetime]
 
 
+class PostedFigureRow(Base):
+    """A named figure that was posted for a model; of the same figure and span the newest revision counts."""
+
+    __tablename__ = "posted_figure"
+    __table_args__ = (
+        UniqueConstraint(
+            *("version_id", "metric", "attribute", "group", "starts_at", "ends_at", "revision"),
+            name="uq_posted_figure_revision",
+        ),
+        Index("ix_posted_figure_time", "version_id", "current", "bucket"),
+    )
+
+    id: Mapped[int] = _key()
+    model_id: Mapped[int] = _to("model")
+    version_id: Mapped[int] = _to("version", index=False)
+    metric: Mapped[str] = mapped_column(String(64))
+    attribute: Mapped[str] = mapped_column(default="")
+    group: Mapped[str] = mapped_column(default="")
+    starts_at: Mapped[datetime]
+    ends_at: Mapped[datetime]
+    """The same as ``starts_at`` where it is of a moment."""
+    bucket: Mapped[int]
+    """The hour that it counts in, hours since 1970: that of its moment, or the last of its span."""
+    value: Mapped[float | None]
+    """None where it was taken back."""
+    n: Mapped[int | None]
+    low: Mapped[float | None]
+    high: Mapped[float | None]
+    unit: Mapped[str] = mapped_column(String(32), default="")
+    revision: Mapped[int] = mapped_column(default=1)
+    current: Mapped[bool] = mapped_column(default=True)
+    received_at: Mapped[datetime]
+
+
 class SegmentRow(Base):
     """A Parquet file of the lake: the manifest, without which no file is read."""
 
@@ -407,7 +441,9 @@ class RunRow(Base):
     rows: Mapped[int] = mapped_column(default=0)
     labelled_rows: Mapped[int | None]
     labels_seen: Mapped[int | None]
-    """Labels and corrections of the window's buckets that had come when it was measured; later ones revise it."""
+    """Labels and corrections of the window's buckets that had come when it was measured; later ones revise it.
+
+    Of posted figures, those and their corrections."""
     baseline_id: Mapped[int | None]
     layout: Mapped[int | None]
     alpha: Mapped[float | None]

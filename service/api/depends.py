@@ -425,7 +425,7 @@ class Gate:
 
     async def _pass(self, request: Request, door: Door, receive: Receive, send: Send) -> None:
         key = request.headers.get("idempotency-key")
-        if key is None or request.method != "POST" or door.scope in (None, Scope.INGEST):
+        if key is None or request.method != "POST" or door.scope is None:
             await self.app(request.scope, receive, send)
             return
         if not 1 <= len(key) <= 255:

@@ -44,6 +44,8 @@ router = APIRouter(prefix="/v1/models/{model}/monitors", tags=["monitors"])
 
 SCHEDULES = {window: schedule for schedule, window in windows.PERIODS.items()}
 POWER = 0.8
+FIGURES_DELAY = "1d"
+"""How long after a window's end posted figures are waited for, where a monitor does not say."""
 
 
 class Labels(Part):
@@ -149,10 +151,16 @@ def columns_of(session: Session, model: ModelRow, body: MonitorBody) -> dict[str
     if body.baseline == SEASONAL and grid.window not in ("1h", "1d"):
         detail = f"a window of {grid.window} holds every hour of the week, so it has no season; compare hours or days"
         faults.append(_fault("/baseline", "no_season", detail))
+    elif kind.judges_posted and body.baseline not in ("active", ROLLING, SEASONAL):
+        detail = "posted figures are compared with those of the windows before, not with a baseline's rows"
+        faults.append(_fault("/baseline", "no_baseline", detail))
     elif body.baseline not in ("active", ROLLING, SEASONAL):
         named = select(BaselineRow.id).where(BaselineRow.model_id == model.id, BaselineRow.name == body.baseline)
         if session.scalar(named) is None:
             faults.append(_fault("/baseline", "no_such_baseline", f"there is no baseline {body.baseline!r}"))
+    if kind.judges_posted and body.slices:
+        detail = "posted figures have no rows to be cut into slices; post a figure for each group instead"
+        faults.append(_fault("/slices", "no_rows", detail))
     parts = set(session.scalars(select(SliceRow.name).where(SliceRow.model_id == model.id)))
     for place, name in enumerate(body.slices):
         if name not in parts:
@@ -163,7 +171,8 @@ def columns_of(session: Session, model: ModelRow, body: MonitorBody) -> dict[str
             faults.append(_fault(f"/actions/{place}", "no_such_webhook", f"there is no webhook {name!r}"))
     if faults:
         raise refused(faults)
-    labels = body.labels or (Labels() if kind.waits_for_labels(parameters) else None)
+    usual = Labels(delay=FIGURES_DELAY) if kind.judges_posted else Labels()
+    labels = body.labels or (usual if kind.waits_for_labels(parameters) else None)
     return {
         "name": body.name,
         "kind": body.kind,
@@ -456,7 +465,7 @@ def _trial(session: Session, parts: Assembly, model: ModelRow, body: MonitorBody
 
 
 def _subjects(columns: Sequence[Column], kind: Kind, parameters: Parameters) -> list[Column]:
-    if kind.needs_labels or kind.reads_labels:
+    if kind.needs_labels or kind.reads_labels or kind.judges_posted:
         return []  # its subjects are figures, which Holm's method takes in the order of what is found
     roles = {Role.FEATURE} if kind.name != "prediction_drift" else {Role.PREDICTION, Role.SCORE}
     kept = [column for column in columns if column.role in roles and column.status != "new"]

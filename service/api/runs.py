@@ -14,7 +14,7 @@ from service.api.depends import Operator, Page, Parts, Reader, audit, listed, mo
 from service.api.problems import refused
 from service.problems import Conflict, Fault, NotFound
 from service.profiles import watermark
-from service.runs import next_revision, of_window
+from service.runs import begun, next_revision, of_window
 from service.scheduler import BACKFILL
 from service.tables import ExclusionRow, JobRow, ModelRow, MonitorRow, RunRow, VersionRow
 from service.words import HOUR, UNFINISHED, Span, bucket_of, bucket_start, derived_id, format_time, new_id, parse_time
@@ -88,7 +88,7 @@ def create(
         versions = [
             version
             for version in session.scalars(select(VersionRow).where(VersionRow.model_id == owner.id))
-            if version.first_event_at is not None
+            if begun(session, version, row) is not None
             and (not isinstance(row.versions, list) or version.name in row.versions)
         ]
         made = [
@@ -159,7 +159,8 @@ def _queued(
     session: Session, parts: Parts, monitor: MonitorRow, version: VersionRow, span: Span, *, alert: bool
 ) -> RunRow | None:
     """Return a run that a worker will take up; none where the version had no records yet, or one is under way."""
-    if version.first_event_at is None or version.first_event_at >= span.end:
+    first = begun(session, version, monitor)
+    if first is None or first >= span.end:
         return None
     under_way = select(RunRow.id).where(*of_window(monitor.id, version.id, span), RunRow.status.in_(UNFINISHED))
     if session.scalar(under_way.limit(1)):

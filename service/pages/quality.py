@@ -30,6 +30,13 @@ class Section:
     page: type[QualityPage]
     title: str
     text: str
+    whole: str = ""
+    """What a result is about that is of no column or group; empty: its own metric."""
+
+    def subject(self, one: Document) -> str:
+        """Return what a result is about, in one word or two."""
+        parts = [str(one[key]) for key in ("feature", "slice", "attribute", "group", "class") if one.get(key)]
+        return " ".join(parts) or self.whole or str(one["metric"]).replace("_", " ")
 
     def shows(self, monitor: MonitorRow) -> bool:
         """Whether the page shows what a monitor found."""
@@ -43,6 +50,7 @@ QUALITY = Section(
     QualityPage,
     "Data quality is not watched",
     "The default monitors check completeness, type, range, new categories, volume and freshness.",
+    STREAM,
 )
 RESULTS = Section(
     "results",
@@ -69,14 +77,14 @@ def build(visit: Visit, name: str, section: Section = QUALITY) -> QualityPage:
     shown = reading.windows[-WINDOWS:]
     current = choose(shown, visit.view.window, reading)
     here = reading.runs.get(current, []) if current else []
-    checks = worst_first([check(one) for one in results.get(current, [])]) if current else ()
+    checks = worst_first([check(one, section) for one in results.get(current, [])]) if current else ()
     empty = at.empty()
     if empty is None and not shown:
         empty = Empty(
             title="No window in this range" if watching else section.title,
             text="Choose a wider range, or “All”." if watching else section.text,
         )
-    grid, note = _grid(at, shown, results, reading, [one.subject for one in checks])
+    grid, note = _grid(at, section, shown, results, reading, [one.subject for one in checks])
     return section.page(
         frame=visit.frame(at.model.name),
         title=f"{at.model.name} · {section.words}",
@@ -102,11 +110,11 @@ def build(visit: Visit, name: str, section: Section = QUALITY) -> QualityPage:
     )
 
 
-def check(one: Document) -> Check:
+def check(one: Document, section: Section) -> Check:
     """Return a result as a check."""
     judged = one.get("decides", True) and one.get("verdict") is not None
     return Check(
-        subject=subject_of(one),
+        subject=section.subject(one),
         metric=str(one["metric"]),
         standing=standing_of(one.get("verdict")) if judged else Standing.OK,
         judged=bool(judged),
@@ -122,12 +130,6 @@ def check(one: Document) -> Check:
         note=str(one.get("note", "")),
         by=str(one.get("by", "")),
     )
-
-
-def subject_of(one: Document) -> str:
-    """Return what a result is about, in one word or two."""
-    parts = [str(one[key]) for key in ("feature", "slice", "attribute", "group", "class") if one.get(key)]
-    return " ".join(parts) or STREAM
 
 
 def _sentence(checks: Sequence[Check]) -> str:
@@ -146,6 +148,7 @@ def _sentence(checks: Sequence[Check]) -> str:
 
 def _grid(
     at: ModelVisit,
+    section: Section,
     windows: Sequence[Key],
     results: dict[Key, list[Document]],
     reading: Reading,
@@ -158,7 +161,7 @@ def _grid(
         by_subject: dict[str, list[Document]] = {}
         for one in results[window]:
             if one.get("decides", True) and one.get("verdict") is not None:
-                by_subject.setdefault(subject_of(one), []).append(one)
+                by_subject.setdefault(section.subject(one), []).append(one)
         rows += [subject for subject in by_subject if subject not in rows]
         for subject, found in by_subject.items():
             bad = [one for one in found if one["verdict"] == "violated"]

@@ -22,6 +22,8 @@ from service.assembly import Assembly
 from service.pages import commands
 from service.pages.assets import assets
 from service.pages.standings import OPEN_STATES, Stand, fleet_stands, is_stale, model_standing, stand_of
+from service.posted import METRICS
+from service.runs import arriving
 from service.tables import AlertRow, ModelRow, ModelStatusRow, MonitorRow, RunRow, VersionRow
 from service.windows import LENGTHS
 from service.words import DAY, UNFINISHED, parse_time
@@ -304,7 +306,8 @@ class ModelVisit:
                 text="A model is compared with a baseline. Store one, post predictions, and switch the monitors on.",
                 commands=(baseline, predictions, monitors),
             )
-        if baselines.newest(self.session, self.version) is None:
+        needs_none = any(arriving(monitor) == METRICS for monitor in self.monitors)
+        if not needs_none and baselines.newest(self.session, self.version) is None:
             return Empty(
                 title="Records arrive, but there is nothing to compare them with",
                 text="Store a baseline: the rows that it was trained or tested on, in order of time if you can.",
