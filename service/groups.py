@@ -1,6 +1,6 @@
 """Groups of people beside rows: the columns by which outcomes are counted, made when profiles are, and kept nowhere."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -66,8 +66,24 @@ def groups_of(
     found = known.of(numbers_of(table["id_hash"], np.uint64), table["prediction_id"].combine_chunks())
     features = [name for name in feature_names(layout) if name in table.column_names]
     columns = {name: table[name].combine_chunks() for name in features}
-    columns |= {f"{PROTECTED}{name}": values for name, values in found.items()}
-    batch = next(iter(grouped([pa.record_batch(columns)], outcomes)))
+    return _group(columns | {f"{PROTECTED}{name}": values for name, values in found.items()}, outcomes, attribute)
+
+
+def groups_in(rows: pa.Table, layout: Layout, attribute: str) -> pa.Array | None:
+    """Return the group of each of some rows that carry their protected columns, null where it is not known.
+
+    None where outcomes are not counted by it.
+    """
+    outcomes = layout.outcomes
+    if outcomes is None or attribute not in outcomes.groups or not rows.num_rows:
+        return None
+    named = [name for name in rows.column_names if name.startswith(PROTECTED) or name in feature_names(layout)]
+    return _group({name: rows[name].combine_chunks() for name in named}, outcomes, attribute)
+
+
+def _group(columns: Mapping[str, pa.Array], outcomes: OutcomeLayout, attribute: str) -> pa.Array | None:
+    """Return the group of each row by an attribute or crossing; None where a part of it is not among the columns."""
+    batch = next(iter(grouped([pa.record_batch(dict(columns))], outcomes)))
     parts = attribute.split("*")
     if any(f"group.{part}" not in batch.schema.names for part in parts):
         return None

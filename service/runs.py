@@ -38,6 +38,7 @@ from monitors.layout import Layout
 from monitors.null import ENOUGH_BLOCKS
 from monitors.performance import label_coverage
 from monitors.profile import Profile, merged
+from monitors.slices import Slice
 from service import alerts, baselines, posted, retraining, slices, windows
 from service.alerts import Finding
 from service.clock import Clock
@@ -258,8 +259,13 @@ def measure(session: Session, workshop: Workshop, due: Due, into: Measured) -> N
     policy = budget.parse_policy(due.monitor.policy)
     found = kind.measure(comparison, policy.prepared(due.parameters))
     into.alpha = alpha_of(session, due)
-    found += list(sliced(session, workshop, due, into, policy))
-    found = _noted(_signed(found, kind), due, into.baseline, into.told)
+    only = slices.columns_named(session, due.monitor) if due.monitor.slices else None
+
+    def compare(part: Slice) -> Comparison:
+        return compared(session, replace(workshop, profiles=workshop.profiles.of(part, only)), due, into)
+
+    found += list(sliced(session, workshop, due, into, policy, compare))
+    found = noted(signed(found, kind), due, into.baseline, into.told)
     if (missing := into.rows - comparison.window.rows) > 0:
         into.lost = min(missing, reader.lost_rows(session, due.model.id, due.version.id, due.window))
     into.rows = comparison.window.rows
@@ -278,7 +284,7 @@ def judge_posted(session: Session, workshop: Workshop, due: Due, into: Measured)
     into.labels_seen = labels_in(session, due, due.window)
     into.alpha = alpha_of(session, due)
     comparison = posted_comparison(session, due, into)
-    found = _with_note(_signed(kind.measure(comparison, parameters), kind), into.told)
+    found = _with_note(signed(kind.measure(comparison, parameters), kind), into.told)
     until = due.window.end + budget.duration({**LABELS, **(due.monitor.labels or {})}["delay"])
     awaited = kind.awaited(comparison, parameters)
     if awaited and watermark(session, due.model, workshop.clock, workshop.settings) < until:
@@ -296,6 +302,30 @@ def record(session: Session, workshop: Workshop, due: Due, claim: Claim, measure
     run = session.get(RunRow, claim.run_id, with_for_update=True)
     if run is None or run.attempt != claim.attempt or run.status != "running":
         return None
+    deciding = tally(run, measured)
+    run.layout, run.baseline_id = measured.layout, measured.baseline.id if measured.baseline else None
+    run.finished_at, run.owner, run.lease_until = workshop.clock.now(), None, None
+    if run.status == "failed" and run.attempt < ATTEMPTS:
+        run.status = "queued"
+        session.flush()
+        return run
+    run.labels_seen = measured.labels_seen
+    earlier = _judged_before(session, run)
+    run.judged = due.judge and earlier is None and (run.status in JUDGED or measured.spent)
+    if earlier is not None and run.status in JUDGED and earlier.status in JUDGED and run.status != earlier.status:
+        told = f"judged {earlier.status}; by what is known now it would be {run.status}"
+        run.reason = f"{told}: {run.reason}" if run.reason else told
+    run.current = not (_is_in_empty_span(session, run) or _has_successor(session, run))
+    if run.current:
+        session.execute(update(RunRow).where(*same_window(run), RunRow.revision < run.revision).values(current=False))
+    session.flush()
+    if deciding:
+        session.execute(insert(ResultRow), [_result_row(run, result) for result in deciding])
+    return run
+
+
+def tally(run: RunRow, measured: Measured) -> list[Result]:
+    """Write down on a run what was found and how it stands, and return the results that decide."""
     deciding = [result for result in measured.results if result.decides and result.verdict is not None]
     counts = {verdict: sum(result.verdict is verdict for result in deciding) for verdict in Verdict}
     run.ok, run.violated, run.not_measured = (
@@ -309,27 +339,9 @@ def record(session: Session, workshop: Workshop, due: Due, claim: Claim, measure
         run.status = "partial" if run.status == "ok" else run.status
         lost = f"{measured.lost} of {measured.lost + measured.rows} rows are in a damaged file"
         run.reason = f"{run.reason}; {lost}" if run.reason else lost
-    run.rows, run.alpha, run.layout = measured.rows, measured.alpha, measured.layout
-    run.baseline_id = measured.baseline.id if measured.baseline else None
-    run.finished_at, run.owner, run.lease_until = workshop.clock.now(), None, None
-    if run.status == "failed" and run.attempt < ATTEMPTS:
-        run.status = "queued"
-        session.flush()
-        return run
-    run.labelled_rows, run.labels_seen = measured.labelled, measured.labels_seen
+    run.rows, run.alpha, run.labelled_rows = measured.rows, measured.alpha, measured.labelled
     run.document = encode_results([result_document(result) for result in measured.results])
-    earlier = _judged_before(session, run)
-    run.judged = due.judge and earlier is None and (run.status in JUDGED or measured.spent)
-    if earlier is not None and run.status in JUDGED and earlier.status in JUDGED and run.status != earlier.status:
-        told = f"judged {earlier.status}; by what is known now it would be {run.status}"
-        run.reason = f"{told}: {run.reason}" if run.reason else told
-    run.current = not (_is_in_empty_span(session, run) or _has_successor(session, run))
-    if run.current:
-        session.execute(update(RunRow).where(*same_window(run), RunRow.revision < run.revision).values(current=False))
-    session.flush()
-    if deciding:
-        session.execute(insert(ResultRow), [_result_row(run, result) for result in deciding])
-    return run
+    return deciding
 
 
 def follow(session: Session, workshop: Workshop, due: Due, run: RunRow, measured: Measured) -> None:
@@ -601,8 +613,8 @@ def compared(session: Session, workshop: Workshop, due: Due, known: Measured) ->
         ends_at=due.window.end,
         generator=generators(due),
         task=baselines.task_of(due.model),
-        rows=lambda: _attributed(workshop, due, baseline, sampled(), window=True),
-        baseline_rows=lambda: _attributed(
+        rows=lambda: attributed(workshop, due, baseline, sampled(), window=True),
+        baseline_rows=lambda: attributed(
             workshop, due, baseline, baselines.sample(workshop.lake, baseline, workshop.profiles.slice), window=False
         ),
         row_groups=row_groups,
@@ -615,13 +627,22 @@ def compared(session: Session, workshop: Workshop, due: Due, known: Measured) ->
     )
 
 
-def sliced(session: Session, workshop: Workshop, due: Due, known: Measured, policy: budget.Policy) -> Iterator[Result]:
-    """Yield what the kind measures of each slice of the monitor; how much came is told of the whole alone."""
+def sliced(
+    session: Session,
+    workshop: Workshop,
+    due: Due,
+    known: Measured,
+    policy: budget.Policy,
+    compare: Callable[[Slice], Comparison],
+) -> Iterator[Result]:
+    """Yield what the kind measures of each slice of the monitor; how much came is told of the whole alone.
+
+    ``compare`` returns the rows of a slice beside the baseline's.
+    """
     baseline, kind = known.baseline, due.kind
     if baseline is None or not due.monitor.slices:
         return
     parameters = policy.prepared(kind.parameters.model_validate(due.monitor.parameters))
-    only = slices.columns_named(session, due.monitor)
     if kind.needs_attributions:
         for name in due.monitor.slices:
             reason = "attributions are compared of all rows, not of slices"
@@ -633,8 +654,7 @@ def sliced(session: Session, workshop: Workshop, due: Due, known: Measured, poli
         if reason:
             yield Result(metric=kind.name, subject=Subject(slice=part.name), reason=reason)
             continue
-        own = replace(workshop, profiles=workshop.profiles.of(part, only))
-        comparison = compared(session, own, due, known)
+        comparison = compare(part)
         if not comparison.window.rows:
             yield Result(metric=kind.name, subject=Subject(slice=part.name), reason="no row of the slice came")
             continue
@@ -658,7 +678,7 @@ def _sampled(session: Session, workshop: Workshop, due: Due) -> pa.Table | None:
     return workshop.profiles.sample(session, due.version, due.window, labels=True)
 
 
-def _attributed(
+def attributed(
     workshop: Workshop, due: Due, baseline: BaselineRow, rows: pa.Table | None, *, window: bool
 ) -> pa.Table | None:
     """Return sampled rows, with attributions where the kind of monitor needs them."""
@@ -1001,13 +1021,13 @@ def labels_in(session: Session, due: Due, span: Span) -> int:
     )
 
 
-def _signed(results: Sequence[Result], kind: Kind) -> Sequence[Result]:
+def signed(results: Sequence[Result], kind: Kind) -> Sequence[Result]:
     """Say in each result which plug-in measured it."""
     by = discovery.by(kind.name)
     return [replace(result, by=by) if not result.by else result for result in results] if by else results
 
 
-def _noted(results: Sequence[Result], due: Due, baseline: BaselineRow, told: str = "") -> list[Result]:
+def noted(results: Sequence[Result], due: Due, baseline: BaselineRow, told: str = "") -> list[Result]:
     """Say in each result where the baseline is another version's, or not what the monitor asks for."""
     borrowed = f"compared with the baseline {baseline.name} of another version"
     told = "; ".join(part for part in (told, borrowed if baseline.version_id != due.version.id else "") if part)

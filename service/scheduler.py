@@ -114,21 +114,26 @@ class Watch:
         )
 
 
+def workshop_of(assembly: Assembly) -> Workshop:
+    """Return what runs work with."""
+    return Workshop(
+        database=assembly.database,
+        lake=assembly.lake,
+        profiles=assembly.profiles,
+        clock=assembly.clock,
+        settings=assembly.settings,
+        software=assembly.software,
+        worker=assembly.worker,
+        explanations=assembly.explanations,
+    )
+
+
 class Scheduler:
     """Wakes up, seals, runs and sends; what is due is read from the database, so nothing is lost while it sleeps."""
 
     def __init__(self, assembly: Assembly) -> None:
         self._assembly = assembly
-        self._workshop = Workshop(
-            database=assembly.database,
-            lake=assembly.lake,
-            profiles=assembly.profiles,
-            clock=assembly.clock,
-            settings=assembly.settings,
-            software=assembly.software,
-            worker=assembly.worker,
-            explanations=assembly.explanations,
-        )
+        self._workshop = workshop_of(assembly)
         self._jobs: BackgroundScheduler | None = None
         self._stopping = threading.Event()
         self._locks: dict[int, threading.Lock] = {}

@@ -182,10 +182,10 @@ async def create(
     if version is not None:
         checked_name(version, "query:version")
     wanted = await run_sync(
-        lambda: _checked(parts, principal, model, name or "", version, ordered, {"file": roles.document()})
+        lambda: wanted_of(parts, principal, model, name or "", version, ordered, {"file": roles.document()})
     )
     uploads.kind_of(content_type or "application/octet-stream", b"PAR1")  # refused before the body is read
-    path = await _spool(request, parts)
+    path = await spooled(request, parts)
 
     def work(progress: Progress) -> dict[str, Any]:
         try:
@@ -198,7 +198,7 @@ async def create(
             progress.at(1, 3, "steps")
             sheet = uploads.sheet_of(table, roles, meaning)
             progress.at(2, 3, "steps")
-            return _finish(parts, principal, wanted, sheet)
+            return stored(parts, principal, wanted, sheet)
         finally:
             path.unlink(missing_ok=True)
 
@@ -206,7 +206,7 @@ async def create(
     return await answer(request, job, 201, f"/v1/models/{model}/baselines/{name}")
 
 
-def _checked(
+def wanted_of(
     parts: Assembly,
     principal: Principal,
     model: str,
@@ -215,13 +215,15 @@ def _checked(
     ordered: bool | None,
     origin: Mapping[str, Any],
 ) -> baselines.Wanted:
+    """Return what is asked for; a Conflict where the name is taken."""
     with parts.database.reading() as session:
         owner = model_named(session, principal, model)
         baselines.check_free(session, owner.id, name)
         return baselines.Wanted(model_id=owner.id, name=name, version=version, ordered=ordered, origin=origin)
 
 
-def _finish(parts: Assembly, principal: Principal, wanted: baselines.Wanted, sheet: uploads.Sheet) -> dict[str, Any]:
+def stored(parts: Assembly, principal: Principal, wanted: baselines.Wanted, sheet: uploads.Sheet) -> dict[str, Any]:
+    """Keep rows as a baseline and return it as the interface shows it."""
     try:
         made = baselines.create(parts.database, parts.lake, parts.clock, wanted, sheet)
     except IntegrityError as error:
@@ -244,7 +246,7 @@ async def _from_span(model: str, request: Request, parts: Assembly, principal: P
         detail = "the window ends before it begins"
         raise Unprocessable(detail, faults=[Fault("/to", "empty", detail)])
     origin = {"from": format_time(span.start), "to": format_time(span.end)}
-    wanted = await run_sync(lambda: _checked(parts, principal, model, body.name, body.version, True, origin))
+    wanted = await run_sync(lambda: wanted_of(parts, principal, model, body.name, body.version, True, origin))
 
     def work(progress: Progress) -> dict[str, Any]:
         progress.at(0, 3, "steps")
@@ -252,7 +254,7 @@ async def _from_span(model: str, request: Request, parts: Assembly, principal: P
         progress.at(1, 3, "steps")
         sheet = _production(parts, wanted, span)
         progress.at(2, 3, "steps")
-        return _finish(parts, principal, wanted, sheet)
+        return stored(parts, principal, wanted, sheet)
 
     job = await run_sync(lambda: jobs_of(request.app).start("baseline", wanted.model_id, {"name": body.name}, work))
     return await answer(request, job, 201, f"/v1/models/{model}/baselines/{body.name}")
@@ -281,7 +283,7 @@ async def _json(request: Request) -> Any:
         raise BadRequest(f"the body is not JSON: {error}") from error
 
 
-async def _spool(request: Request, parts: Assembly) -> Path:
+async def spooled(request: Request, parts: Assembly) -> Path:
     """Stream the body into a file, decompressed where it says so, and return the file's path."""
     folder = parts.settings.data_dir / SPOOL
     limit = parts.settings.max_upload
