@@ -2,7 +2,8 @@
 
 import csv
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
 from typing import Any
 
 import pyarrow as pa
@@ -12,6 +13,7 @@ from fastapi.responses import JSONResponse
 
 from service.problems import Problem
 from service.uploads import ARROW, CSV, PARQUET
+from service.words import format_time
 
 JSON = "application/json"
 OFFERED = (JSON, CSV, PARQUET, ARROW)
@@ -63,6 +65,15 @@ def rows_in_form(
     if form == CSV:
         return Response(_csv(rows, columns), media_type=CSV, headers=headers)
     table = pa.table({name: pa.array([row.get(name) for row in rows], kind) for name, kind in columns.items()})
+    return table_in_form(form, table, headers)
+
+
+def table_in_form(form: str, table: pa.Table, headers: Mapping[str, str] | None = None) -> Response:
+    """Return a table as CSV, Parquet or an Arrow stream."""
+    headers = {"Vary": "Accept"} if headers is None else headers
+    if form == CSV:
+        rows = table.to_pylist()
+        return Response(_csv(rows, table.column_names), media_type=CSV, headers=headers)
     sink = pa.BufferOutputStream()
     if form == PARQUET:
         pq.write_table(table, sink)
@@ -72,7 +83,7 @@ def rows_in_form(
     return Response(bytes(sink.getvalue()), media_type=form, headers=headers)
 
 
-def _csv(rows: Sequence[Mapping[str, Any]], columns: Mapping[str, pa.DataType]) -> str:
+def _csv(rows: Sequence[Mapping[str, Any]], columns: Iterable[str]) -> str:
     text = io.StringIO()
     writer = csv.writer(text)
     writer.writerow(columns)
@@ -84,4 +95,6 @@ def cell(value: Any) -> Any:
     """Return a value as a cell; text that a spreadsheet would run as a formula is quoted."""
     if isinstance(value, str) and value[:1] in ("=", "+", "-", "@", "\t", "\r"):
         return f"'{value}"
+    if isinstance(value, datetime):
+        return format_time(value)
     return "" if value is None else value

@@ -321,7 +321,7 @@ def profile(
     ] = None,
 ) -> dict[str, Any]:
     """Return counts, moments, quantiles and a histogram of each column of any window of whole hours."""
-    span = _whole_hours(from_, to)
+    span = whole_hours(from_, to)
     with parts.database.reading() as session:
         owner = model_named(session, principal, model)
         row = version_or_active(session, owner, version)
@@ -356,7 +356,8 @@ def slice_of(session: Session, model: ModelRow, name: str) -> Slice:
     return Slice(name, {found.by: [value]} if found.by else dict(found.where or {}))
 
 
-def _whole_hours(start: str, end: str) -> Span:
+def whole_hours(start: str, end: str) -> Span:
+    """Return the span between two parameters; a 422 where it is none, or not of whole hours."""
     first, last = moment(start, "from"), moment(end, "to")
     if first is None or last is None or first >= last:
         detail = "the window ends before it begins"
