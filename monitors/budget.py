@@ -39,6 +39,17 @@ SAGEMAKER_DISTANCES = frozenset(
         "categorical_drift_method",
     }
 )
+SAGEMAKER_FILE = frozenset({"version", "features", "monitoring_config"})
+SAGEMAKER_FEATURE = frozenset(
+    {
+        "name",
+        "inferred_type",
+        "completeness",
+        "num_constraints",
+        "string_constraints",
+        "monitoringConfigOverrides",
+    }
+)
 
 _UNITS = {
     "h": timedelta(hours=1),
@@ -168,6 +179,7 @@ class SageMakerPolicy(Policy):
     the p-value of ``sagemaker_chisquared``, which violates below the threshold. Of data quality completeness against
     the baseline's own, types and unknown categories by a share: from 0.5 on it is the share that must match, below it
     is what may differ (older files say 1.0 and mean all, newer ones 0.1 and mean a tenth; the note says which).
+    ``features`` holds what a file says of single features: another completeness, and ``monitoringConfigOverrides``.
     """
 
     numeric: str = "ks"
@@ -178,12 +190,19 @@ class SageMakerPolicy(Policy):
     domain_threshold: float = 0.1
     compares: bool = True
     evaluates: bool = True
+    features: Mapping[str, FeatureRules] = field(default_factory=dict)
+
+    def of(self, feature: str | None) -> SageMakerPolicy:
+        """Return the policy of a feature: its own where the file overrides the common one."""
+        own = self.features.get(feature or "")
+        return self if own is None else own.policy
 
     def prepared(self, parameters: Parameters) -> Parameters:
         """Return the parameters with SageMaker's distances as what decides; per-column methods give way to them."""
         if "methods" not in type(parameters).model_fields:
             return parameters
         methods = {"numeric": self.numeric, "categorical": self.categorical}
+        methods |= {name: own.method for name, own in self.features.items() if own.method}
         document = parameters.model_dump(by_alias=True)
         return type(parameters).model_validate(document | {"methods": methods})
 
@@ -193,7 +212,7 @@ class SageMakerPolicy(Policy):
 
     def thresholds_of(self, metric: str, column: Column) -> dict[str, float]:
         """Return the threshold of the column's distance."""
-        threshold = self.threshold(metric, column.type)
+        threshold = self.of(column.label).threshold(metric, column.type)
         return {} if threshold is None else {metric: threshold}
 
     def threshold(self, metric: str, type_: Type | None) -> float | None:
@@ -208,7 +227,8 @@ class SageMakerPolicy(Policy):
     def _judged(self, result: Result) -> Result:
         if result.value is None or result.rule is not None:
             return result
-        threshold, note = self._rule(result)
+        own = self.features.get(result.subject.feature or "")
+        threshold, note = self.of(result.subject.feature).rule(result, None if own is None else own.completeness)
         if threshold is None or result.subject.scale > 1:
             return _shown_only(result)
         violated = worse(result.value, threshold, result.direction, ratio=result.unit == RATIO)
@@ -221,16 +241,30 @@ class SageMakerPolicy(Policy):
             note="; ".join(part for part in (result.note, note) if part),
         )
 
-    def _rule(self, result: Result) -> tuple[float | None, str]:
+    def rule(self, result: Result, completeness: float | None = None) -> tuple[float | None, str]:
+        """Return what a result is compared with, None where nothing is, and how the file's number was read.
+
+        ``completeness`` is what the file asks of the feature; by default as much as the baseline had.
+        """
         if not self.evaluates:
             return None, ""
         if result.metric == "completeness":
-            return result.baseline_value, ""
+            return result.baseline_value if completeness is None else completeness, ""
         if result.metric == "wrong_type":
             return _tolerance("datatype_check_threshold", self.datatype_threshold)
         if result.metric == "new_categories":
             return _tolerance("domain_content_threshold", self.domain_threshold)
         return self.threshold(result.metric, result.type), ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FeatureRules:
+    """What a constraints file says of one feature: the policy that holds for it, its distance, its completeness."""
+
+    policy: SageMakerPolicy
+    method: str = ""
+    """The distance that decides, where it is another than that of the other features."""
+    completeness: float | None = None
 
 
 def _tolerance(name: str, value: float) -> tuple[float, str]:
@@ -261,8 +295,47 @@ def parse_policy(document: Mapping[str, Any]) -> Policy:
 
 
 def _sagemaker(body: Mapping[str, Any]) -> SageMakerPolicy:
+    """Return the policy of a ``monitoring_config``, or of a constraints file with what it says of single features."""
+    if not {"monitoring_config", "features"} & set(body):
+        return _monitoring(body)
+    _known(body, SAGEMAKER_FILE, "a sagemaker policy")
+    config, features = body.get("monitoring_config", {}), body.get("features", [])
+    common = _monitoring(config)
+    if not isinstance(features, Sequence) or not all(isinstance(each, Mapping) and "name" in each for each in features):
+        raise PolicyInvalidError("features of a sagemaker policy is a constraints file's list of objects with a name")
+    return replace(common, features={str(each["name"]): _feature(each, config, common) for each in features})
+
+
+def _feature(body: Mapping[str, Any], config: Mapping[str, Any], common: SageMakerPolicy) -> FeatureRules:
+    """Return what a constraints file says of one feature.
+
+    `is_non_negative` is a fact of the baseline that Model Monitor has no check for, and it has none here.
+    """
+    name, override = str(body["name"]), body.get("monitoringConfigOverrides", {})
+    _known(body, SAGEMAKER_FEATURE, f"the feature {name}")
+    if not isinstance(override, Mapping) or not isinstance(override.get("distribution_constraints", {}), Mapping):
+        raise PolicyInvalidError(f"monitoringConfigOverrides of {name} must be an object like monitoring_config")
+    if (body.get("string_constraints") or {}).get("domains"):
+        raise PolicyInvalidError(
+            f"the domains of {name} are a constraint of the baseline and not of the policy: put them there, as "
+            f'PUT …/baselines/<name>/constraints {{"{name}": {{"domain": {{"values": […]}}}}}}'
+        )
+    distances = {**config.get("distribution_constraints", {}), **override.get("distribution_constraints", {})}
+    own = _monitoring({**config, **override, "distribution_constraints": distances})
+    method = ""
+    if (own.numeric, own.categorical) != (common.numeric, common.categorical):
+        methods = {"Integral": own.numeric, "Fractional": own.numeric, "String": own.categorical}
+        method = methods.get(str(body.get("inferred_type")), "")
+        if not method:
+            raise PolicyInvalidError(
+                f"{name} is compared by a method of its own, so its inferred_type must be {', '.join(methods)}"
+            )
+    completeness = _share(body, "completeness", 0.0) if "completeness" in body else None
+    return FeatureRules(policy=own, method=method, completeness=completeness)
+
+
+def _monitoring(config: object) -> SageMakerPolicy:
     """Return the policy of a ``monitoring_config``, with Model Monitor's defaults for what it leaves out."""
-    config = body.get("monitoring_config", body)
     distances = config.get("distribution_constraints", {}) if isinstance(config, Mapping) else None
     if not isinstance(config, Mapping) or not isinstance(distances, Mapping):
         raise PolicyInvalidError("a sagemaker policy is the monitoring_config of a constraints file, an object")

@@ -39,6 +39,11 @@ def distances(**more: Any) -> dict[str, Any]:
     return {"distribution_constraints": more}
 
 
+def own_of(name: str, override: dict[str, Any], **more: Any) -> dict[str, Any]:
+    """Return a constraints file in which one feature has a config of its own."""
+    return {"features": [{"name": name, "monitoringConfigOverrides": override, **more}]}
+
+
 def test_simple_compares_the_cumulative_gap_of_numbers_and_the_change_of_a_category() -> None:
     found = judged({}, rows(2, 2000, shift=0.5, clerks=0.45))
     assert set(found) == {"age:ks", "job:linf"}
@@ -107,6 +112,41 @@ def test_completeness_may_not_fall_below_the_baseline_s() -> None:
     assert found["job:completeness"].verdict is Verdict.OK
 
 
+def test_a_feature_s_own_config_takes_the_place_of_what_it_names_and_no_more() -> None:
+    """`pay` moves as `age` does; its own threshold of 0.3 is above the gap of 0.197, that of the others is 0.1."""
+    columns, more = [AGE, JOB, feature("pay")], {"pay": rows(1, 4000)["age"]}
+    window = rows(2, 2000, shift=0.5)
+    window["pay"] = window["age"]
+    file = own_of("pay", distances(comparison_threshold=0.3)) | {"monitoring_config": distances()}
+    found = judged(file, window, columns=columns, more=more)
+    assert (found["age:ks"].threshold, found["age:ks"].verdict) == (0.1, Verdict.VIOLATED)
+    assert (found["pay:ks"].threshold, found["pay:ks"].verdict) == (0.3, Verdict.OK)
+    file = own_of("pay", distances(comparison_method="Robust"), inferred_type="Fractional")
+    file["monitoring_config"] = distances(comparison_threshold=0.12)
+    found = judged(file, window, columns=columns, more=more)
+    assert set(found) == {"age:ks", "pay:linf_robust", "job:linf"}
+    # 0.197 less 1.8 sqrt(6000 / 8,000,000) = 0.049, against the threshold of all that the override does not name
+    gap, robust = found["age:ks"].value, found["pay:linf_robust"].value
+    assert gap is not None
+    assert robust == pytest.approx(gap - 0.0493, abs=1e-3)
+    assert found["pay:linf_robust"].threshold == 0.12
+    file = own_of("pay", distances(perform_comparison="Disabled"))
+    assert set(judged(file, window, columns=columns, more=more)) == {"age:ks", "job:linf"}
+
+
+def test_a_file_s_own_completeness_and_shares_hold_for_its_feature() -> None:
+    window = rows(2, 2000)
+    window["age"] = np.where(np.arange(2000) < 100, np.nan, window["age"])  # 5 % are missing
+    file = {"features": [{"name": "age", "completeness": 0.9, "num_constraints": {"is_non_negative": False}}]}
+    found = judged(file, window, "data_quality")["age:completeness"]
+    assert found.value == pytest.approx(0.95)
+    assert (found.threshold, found.verdict) == (0.9, Verdict.OK)
+    window["job"] = np.where(np.arange(2000) < 60, "pilot", window["job"])  # 3 % that the baseline does not have
+    file = own_of("job", {"domain_content_threshold": 0.01})
+    assert judged(file, window, "data_quality")["job:new_categories"].verdict is Verdict.VIOLATED
+    assert judged({}, window, "data_quality")["job:new_categories"].verdict is Verdict.OK
+
+
 @pytest.mark.parametrize(
     ("body", "told"),
     [
@@ -115,6 +155,15 @@ def test_completeness_may_not_fall_below_the_baseline_s() -> None:
         (distances(comparison_threshold=2), "comparison_threshold must be a number from 0 to 1"),
         (distances(thresholds=2), "distribution_constraints has no thresholds"),
         ({"distribution_constraints": 3}, "monitoring_config of a constraints file"),
+        ({"features": 1}, "features of a sagemaker policy is a constraints file's list"),
+        ({"features": [{}]}, "objects with a name"),
+        ({"features": [{"name": "age", "range": 1}]}, "the feature age has no range"),
+        ({"features": [{"name": "age", "monitoringConfigOverrides": 1}]}, "monitoringConfigOverrides of age must be"),
+        ({"features": [{"name": "age", "completeness": 2}]}, "completeness must be a number from 0 to 1"),
+        (own_of("age", {"emit": 1}), "monitoring_config has no emit"),
+        (own_of("age", {"distribution_constraints": {"comparison_method": "Robust"}}), "its inferred_type must be"),
+        ({"features": [{"name": "job", "string_constraints": {"domains": ["a"]}}]}, "domains of job are a constraint"),
+        ({"features": [], "alarms": 1}, "a sagemaker policy has no alarms"),
         ({"datatype_check_threshold": True}, "datatype_check_threshold must be"),
     ],
 )
@@ -126,8 +175,10 @@ def test_what_is_no_monitoring_config_is_refused(body: dict[str, Any], told: str
 def test_the_config_of_a_file_that_aws_s_container_wrote_is_read_as_it_is(shared_data: Path) -> None:
     file = shared_data / "sagemaker" / "golden_data_quality" / "boston_keras_train404_constraints.json"
     document = json.loads(file.read_text())
-    policy = parse_policy({"sagemaker": {"monitoring_config": document["monitoring_config"]}})
+    policy = parse_policy({"sagemaker": document})
     assert isinstance(policy, SageMakerPolicy)
+    assert policy.features["CRIM"].completeness == 1.0
+    assert policy.of("CRIM") == policy.of("ZN")
     given = document["monitoring_config"]
     robust = given["distribution_constraints"]["comparison_method"] == "Robust"
     assert policy.numeric == ("linf_robust" if robust else "ks")
