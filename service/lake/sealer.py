@@ -177,23 +177,27 @@ class Sealer:
     def seal(self, model_id: int, *, wait: float = 30.0) -> int:
         """Seal everything that is buffered for a model, of all kinds, and return how many rows it was.
 
-        Where another thread or process is at it, wait so many seconds for the turn; then `Unavailable`, or 0 where
-        no waiting was asked for.
+        That is what was acknowledged before the call: what comes meanwhile may wait for the next, so that no load is
+        so steady that the call never ends. Where another thread or process is at it, wait so many seconds for the
+        turn, or until it has sealed all that was asked for; then `Unavailable`, or 0 where no waiting was asked for.
         """
-        if not self._buffered(model_id):
+        newest = self._newest_batch(model_id)
+        if newest is None:
             return 0
         lock = self._locks.setdefault(model_id, Lock())
         if not lock.acquire(timeout=wait) if wait else not lock.acquire(blocking=False):
             return self._busy(model_id, wait)
         try:
             until = time.monotonic() + wait
-            while (lease := self._lease(model_id)) is None:
+            while self._buffered(model_id, newest):
+                if (lease := self._lease(model_id)) is not None:
+                    with self._holding(lease):
+                        self._repair(model_id, lease)
+                        return self._seal(model_id, lease, newest)
                 if time.monotonic() >= until:
                     return self._busy(model_id, wait)
                 time.sleep(0.05)
-            with self._holding(lease):
-                self._repair(model_id, lease)
-                return self._seal(model_id, lease)
+            return 0
         finally:
             lock.release()
 
@@ -216,27 +220,28 @@ class Sealer:
             raise Unavailable(f"the buffer of model {model_id} is being sealed", headers={"Retry-After": "5"})
         return 0
 
-    def _buffered(self, model_id: int) -> bool:
+    def _newest_batch(self, model_id: int) -> int | None:
+        """Return the number of the newest batch that is buffered."""
         with self.database.reading() as session:
-            return (
-                session.scalar(select(IngestBatchRow.id).where(IngestBatchRow.model_id == model_id).limit(1))
-                is not None
-            )
+            return session.scalar(select(func.max(IngestBatchRow.id)).where(IngestBatchRow.model_id == model_id))
 
-    def _seal(self, model_id: int, lease: Lease) -> int:
+    def _buffered(self, model_id: int, newest: int) -> bool:
+        """Return whether a batch is buffered that is no newer."""
+        asked = select(IngestBatchRow.id).where(IngestBatchRow.model_id == model_id, IngestBatchRow.id <= newest)
+        with self.database.reading() as session:
+            return session.scalar(asked.limit(1)) is not None
+
+    def _seal(self, model_id: int, lease: Lease, newest: int) -> int:
         total = 0
         for kind in KINDS:
-            while True:
-                rows = self._round(model_id, kind, lease)
-                if rows is None:
-                    break
+            while (rows := self._round(model_id, kind, lease, newest)) is not None:
                 total += rows
         return total
 
     # --- one round: read, write files, commit -------------------------------------------------------------------------
 
-    def _round(self, model_id: int, kind: str, lease: Lease) -> int | None:
-        """Seal the oldest batches of a kind, as many as fit in memory; None where there are none."""
+    def _round(self, model_id: int, kind: str, lease: Lease, newest: int) -> int | None:
+        """Seal the oldest batches of a kind, as many as fit in memory; None where all left are newer than asked."""
         with self.database.reading() as session:
             model = session.get(ModelRow, model_id)
             sizes = session.execute(
@@ -244,7 +249,7 @@ class Sealer:
                 .where(IngestBatchRow.model_id == model_id, IngestBatchRow.kind == kind)
                 .order_by(IngestBatchRow.id)
             ).all()
-            if not sizes or model is None:
+            if not sizes or sizes[0].id > newest or model is None:
                 return None
             ids: list[int] = []
             rows = size = 0

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
@@ -21,7 +22,8 @@ from sqlalchemy.exc import IntegrityError
 from service.database import from_microseconds
 from service.ingest.buffer import BatchDamaged, Buffer
 from service.ingest.hashing import hash_ids, hash_key
-from service.lake import Sealer, lease, reader
+from service.lake import Lake, Sealer, lease, reader
+from service.lake.files import Written
 from service.problems import Unavailable
 from service.tables import (
     ArrivalRow,
@@ -372,6 +374,49 @@ def test_a_model_is_due_by_rows_by_age_and_soon_while_replayed(tmp_path: Path) -
     assert (shop.sealer.due(), few.due()) == ([], [shop.model_id])
 
 
+class FilledWhileItWrites(Lake):
+    """A lake into which records come at least as fast as they are written to it."""
+
+    shop: Shop | None = None
+    written = 0
+
+    def write_segment(self, *arguments: Any, **how: Any) -> Written:
+        """Write a segment, and acknowledge a record and a label meanwhile."""
+        self.written += 1
+        assert self.shop is not None
+        assert self.written < 20, "sealing goes on for as long as records come"
+        self.shop.put("predictions", [record(f"later-{self.written}")])
+        self.shop.put("ground_truth", [truth(f"later-{self.written}", "1")])
+        return super().write_segment(*arguments, **how)
+
+
+def test_who_asks_for_what_is_buffered_does_not_wait_for_what_comes_meanwhile(tmp_path: Path) -> None:
+    shop = Shop(tmp_path)
+    lake = FilledWhileItWrites(shop.settings.lake, SECRET)
+    lake.shop = shop
+    shop.put("predictions", [record(f"p{i}") for i in range(5)])
+    shop.put("ground_truth", [truth("p0", "1")])
+    Sealer(shop.database, lake, shop.clock, shop.settings).seal(shop.model_id)
+    assert {row["prediction_id"] for row in sealed(shop)} >= {f"p{i}" for i in range(5)}
+    assert {row["prediction_id"] for row in sealed(shop, labels=True) if row["ground_truth"] is not None} >= {"p0"}
+    shop.seal()  # whoever asks now has the rest too
+    assert {f"later-{number}" for number in range(1, lake.written + 1)} <= {
+        row["prediction_id"] for row in sealed(shop, labels=True) if row["ground_truth"] is not None
+    }
+
+
+def test_who_waits_for_the_turn_waits_no_longer_than_until_what_was_asked_for_is_sealed(tmp_path: Path) -> None:
+    shop = Shop(tmp_path)
+    shop.put("predictions", [record("p0")])
+    held = lease.take(shop.database, f"seal:{shop.model_id}")
+    assert held is not None
+    with ThreadPoolExecutor(1) as threads:
+        waiting = threads.submit(Sealer(shop.database, shop.lake, shop.clock, shop.settings).seal, shop.model_id)
+        assert not wait([waiting], 0.2).done
+        assert shop.sealer._seal(shop.model_id, held, newest=1) == 1
+        assert waiting.result(20) == 0  # although the lease is held
+
+
 def test_who_lost_the_lease_stores_nothing(tmp_path: Path) -> None:
     shop = Shop(tmp_path / "data")
     shop.put("predictions", [record("p")])
@@ -381,7 +426,7 @@ def test_who_lost_the_lease_stores_nothing(tmp_path: Path) -> None:
     with shop.database.writing() as session:
         session.get_one(LeaseRow, mine.name).token += 1
     with pytest.raises(lease.LeaseLost):
-        shop.sealer._round(shop.model_id, "predictions", mine)
+        shop.sealer._round(shop.model_id, "predictions", mine, newest=1)
     with shop.database.reading() as session:
         assert session.scalars(select(SegmentRow)).all() == []
         assert session.scalar(select(func.count()).select_from(IngestBatchRow)) == 1
