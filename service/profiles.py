@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 from scipy.sparse import csr_array
-from sqlalchemy import delete, func, select, update
+from sqlalchemy import delete, func, or_, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
@@ -159,18 +159,44 @@ class Profiles:
         and stored: through ``session`` where that one writes, else in a transaction of its own. ``labels`` adds the
         ground truth and the outcome tables. Seal first what is buffered.
         """
-        if span.start != bucket_start(bucket_of(span.start)) or span.end != bucket_start(bucket_of(span.end)):
-            raise ValueError(f"a window begins and ends on a whole hour: {span.start} to {span.end}")
+        return self.windows(session, version, number, [[span]], labels=labels)[0]
+
+    def windows(
+        self,
+        session: Session,
+        version: VersionRow,
+        number: int,
+        asked: Sequence[Sequence[Span]],
+        *,
+        labels: bool = False,
+    ) -> list[Profile]:
+        """Return a profile for each list of spans that do not meet: what `window` would of each, merged.
+
+        All are of one state of the database, and what they have in common is read and built once.
+        """
+        spans = [span for several in asked for span in several if span.start < span.end]
+        for span in spans:
+            if span.start != bucket_start(bucket_of(span.start)) or span.end != bucket_start(bucket_of(span.end)):
+                raise ValueError(f"a window begins and ends on a whole hour: {span.start} to {span.end}")
         layout = self.layout(session, version.id, number)
-        if span.end <= span.start:
-            return Profile.empty(layout)
+        if not spans:
+            return [Profile.empty(layout) for _ in asked]
         closed = self._closed(session, version)
-        state = self._state(session, version, number, span)
-        pieces, from_hours = self._pieces(state, span, closed, labels)
-        parts = self._held(session, version, number, layout, state, pieces, from_hours, closed, labels)
-        whole = merged(layout, parts)
-        whole.labelled = labels
-        return whole
+        state = self._state(session, version, number, spans)
+        from_hours: set[Piece] = set()
+        pieces: dict[Span, list[Piece]] = {}
+        for span in spans:
+            pieces[span], more = self._pieces(state, span, closed, labels)
+            from_hours |= more
+        needed = [*dict.fromkeys(piece for some in pieces.values() for piece in some)]
+        parts = self._held(session, version, number, layout, state, needed, from_hours, closed, labels)
+        found = []
+        for several in asked:
+            own = [parts[piece] for span in several for piece in pieces.get(span, ()) if piece in parts]
+            whole = merged(layout, own)
+            whole.labelled = labels
+            found.append(whole)
+        return found
 
     def bucket_outcomes(self, session: Session, version: VersionRow, number: int, span: Span) -> csr_array | None:
         """Return the outcome cells of each hour of a span that has rows, or of each day where it is longer than a week.
@@ -182,7 +208,7 @@ class Profiles:
         layout = self.layout(session, version.id, number)
         if span.end <= span.start or not layout.tables:
             return None
-        state = self._state(session, version, number, span)
+        state = self._state(session, version, number, [span])
         pieces = [(1, bucket) for bucket in span.hours if bucket in state.counts]
         if span.length > 7 * DAY_HOURS * HOUR:
             pieces, _ = self._pieces(state, span, self._closed(session, version), labels=True)
@@ -213,7 +239,7 @@ class Profiles:
         from_hours: set[Piece],
         closed: int,
         labels: bool,
-    ) -> list[Profile]:
+    ) -> dict[Piece, Profile]:
         """Return the profile of each piece, after what is missing or outdated of them was built and stored."""
         needed = [piece for piece in pieces if piece not in from_hours]
         needed += [(1, hour) for day in from_hours for hour in state.buckets(day)]
@@ -250,9 +276,8 @@ class Profiles:
         session.info["closed", version.model_id] = hour, closed
         return closed
 
-    def _state(self, session: Session, version: VersionRow, number: int, span: Span) -> State:
-        hours = span.hours
-        first, last = hours[0] // DAY_HOURS * DAY_HOURS, hours[-1] // DAY_HOURS * DAY_HOURS + DAY_HOURS - 1
+    def _state(self, session: Session, version: VersionRow, number: int, spans: Sequence[Span]) -> State:
+        days = _days(spans)
         # First of all: whatever is sealed from here on is newer, also where each statement sees a state of its own.
         newest = _newest_segment(session, version.id)
         rows = session.execute(
@@ -267,17 +292,17 @@ class Profiles:
                 ProfileRow.version_id == version.id,
                 ProfileRow.layout == number,
                 ProfileRow.slice == self.key,
-                ProfileRow.bucket.between(first, last),
+                or_(*(ProfileRow.bucket.between(first, last) for first, last in days)),
             )
         ).all()
         marks = session.execute(
             select(DirtyRow.bucket, DirtyRow.part).where(
-                DirtyRow.version_id == version.id, DirtyRow.bucket.between(first, last)
+                DirtyRow.version_id == version.id,
+                or_(*(DirtyRow.bucket.between(first, last) for first, last in days)),
             )
         ).all()
-        whole = Span(bucket_start(first), bucket_start(last + 1))
         return State(
-            counts=row_counts(session, version.model_id, version.id, whole),
+            counts=_counts(session, version.model_id, version.id, days),
             stored={(row.hours, row.bucket): row for row in rows},
             inputs={bucket for bucket, part in marks if part == "inputs"},
             outcomes={bucket for bucket, part in marks if part == "outcomes"},
@@ -433,7 +458,7 @@ class Profiles:
         pieces: Sequence[Piece],
         from_hours: Iterable[Piece],
         labels: bool,
-    ) -> list[Profile]:
+    ) -> dict[Piece, Profile]:
         """Return the profile of each piece, stored, built now, or merged now from its hours."""
         wanted = [piece for piece in pieces if piece not in from_hours]
         wanted += [(1, hour) for day in from_hours for hour in state.buckets(day)]
@@ -454,13 +479,13 @@ class Profiles:
             inputs, outcomes = blobs[piece]
             return inputs, built.outcomes.get(piece, outcomes) if labels else None
 
-        parts = []
+        parts: dict[Piece, Profile] = {}
         for piece in pieces:
             if piece in from_hours:
                 hours = [found for hour in state.buckets(piece) if (found := encoded((1, hour))) is not None]
                 built.whole[piece] = _stored(summed(layout, hours), labels)
             if (found := encoded(piece)) is not None:
-                parts.append(Profile.decode(layout, *found))
+                parts[piece] = Profile.decode(layout, *found)
         return parts
 
     # --- storing ------------------------------------------------------------------------------------------------------
@@ -720,6 +745,19 @@ def _newest_segment(session: Session, version_id: int) -> int:
     return int(session.scalar(select(func.max(SegmentRow.id)).where(SegmentRow.version_id == version_id)) or 0)
 
 
+def _days(spans: Sequence[Span]) -> list[tuple[int, int]]:
+    """Return the first and last bucket of each stretch of whole days that spans lie in."""
+    found: list[tuple[int, int]] = []
+    for span in sorted(spans):
+        first = span.hours[0] // DAY_HOURS * DAY_HOURS
+        last = span.hours[-1] // DAY_HOURS * DAY_HOURS + DAY_HOURS - 1
+        if found and first <= found[-1][1] + 1:
+            found[-1] = found[-1][0], max(found[-1][1], last)
+        else:
+            found.append((first, last))
+    return found
+
+
 def row_counts(
     session: Session, model_id: int, version_id: int, span: Span, kind: str = "predictions"
 ) -> dict[int, int]:
@@ -728,15 +766,23 @@ def row_counts(
     Of another ``kind``, what else arrives.
     """
     hours = span.hours
-    if not len(hours):
-        return {}
+    return _counts(session, model_id, version_id, [(hours[0], hours[-1])], kind) if len(hours) else {}
+
+
+def _counts(
+    session: Session,
+    model_id: int,
+    version_id: int,
+    stretches: Sequence[tuple[int, int]],
+    kind: str = "predictions",
+) -> dict[int, int]:
     found = session.execute(
         select(ArrivalRow.bucket, ArrivalRow.accepted).where(
             ArrivalRow.model_id == model_id,
             ArrivalRow.version_id == version_id,
             ArrivalRow.kind == kind,
             ArrivalRow.accepted > 0,
-            ArrivalRow.bucket.between(hours[0], hours[-1]),
+            or_(*(ArrivalRow.bucket.between(first, last) for first, last in stretches)),
         )
     )
     return {int(bucket): int(rows) for bucket, rows in found}

@@ -302,6 +302,7 @@ def record(session: Session, workshop: Workshop, due: Due, claim: Claim, measure
     run = session.get(RunRow, claim.run_id, with_for_update=True)
     if run is None or run.attempt != claim.attempt or run.status != "running":
         return None
+    others = session.scalars(select(RunRow).where(*same_window(run), RunRow.id != run.id)).all()
     deciding = tally(run, measured)
     run.layout, run.baseline_id = measured.layout, measured.baseline.id if measured.baseline else None
     run.finished_at, run.owner, run.lease_until = workshop.clock.now(), None, None
@@ -310,13 +311,14 @@ def record(session: Session, workshop: Workshop, due: Due, claim: Claim, measure
         session.flush()
         return run
     run.labels_seen = measured.labels_seen
-    earlier = _judged_before(session, run)
+    earlier = next((other for other in others if other.judged), None)
     run.judged = due.judge and earlier is None and (run.status in JUDGED or measured.spent)
     if earlier is not None and run.status in JUDGED and earlier.status in JUDGED and run.status != earlier.status:
         told = f"judged {earlier.status}; by what is known now it would be {run.status}"
         run.reason = f"{told}: {run.reason}" if run.reason else told
-    run.current = not (_is_in_empty_span(session, run) or _has_successor(session, run))
-    if run.current:
+    later = [other for other in others if other.revision > run.revision and other.status not in UNFINISHED]
+    run.current = not (_is_in_empty_span(session, run) or any(other.current for other in later))
+    if run.current and any(other.revision < run.revision for other in others):
         session.execute(update(RunRow).where(*same_window(run), RunRow.revision < run.revision).values(current=False))
     session.flush()
     if deciding:
@@ -548,14 +550,6 @@ def same_window(run: RunRow) -> tuple[ColumnElement[bool], ...]:
     return of_window(run.monitor_id, run.version_id, Span(run.starts_at, run.ends_at))
 
 
-def _has_successor(session: Session, run: RunRow) -> bool:
-    """Return whether a later revision of the window is in force already."""
-    later = select(RunRow.id).where(
-        *same_window(run), RunRow.revision > run.revision, RunRow.current.is_(True), RunRow.status.not_in(UNFINISHED)
-    )
-    return session.scalar(later.limit(1)) is not None
-
-
 def _inside(run: RunRow) -> tuple[Any, ...]:
     """Return the conditions that another run of the monitor and version has its window inside this one's."""
     return (
@@ -575,12 +569,11 @@ def compared(session: Session, workshop: Workshop, due: Due, known: Measured) ->
     if baseline is None or layout_number is None:
         raise Unmeasured("insufficient_data", "the version has no baseline to compare with")
     layout = workshop.profiles.layout(session, due.version.id, layout_number)
-    own = profile_of(session, workshop, due, layout, [due.window])
     kind = due.kind
     labels = kind.needs_labels or kind.reads_labels
     blocks: dict[int, Blocks] = {}
     why = ""
-    scales = {1: own}
+    spans = {1: [due.window]}
     season = _season(session, workshop, due, baseline, layout, known) if due.monitor.baseline == SEASONAL else None
     if season is not None:
         blocks[1] = season[1]
@@ -591,11 +584,12 @@ def compared(session: Session, workshop: Workshop, due: Due, known: Measured) ->
         elif scale == 1:
             why = reason
         if scale > 1 and scale in blocks and not kind.judges_empty:
-            spans = earlier_windows(session, due, baseline, scale)
-            if spans is None:
+            earlier = earlier_windows(session, due, baseline, scale)
+            if earlier is None:
                 del blocks[scale]
             else:
-                scales[scale] = profile_of(session, workshop, due, layout, spans)
+                spans[scale] = earlier
+    scales = dict(zip(spans, profiles_of(session, workshop, due, layout, list(spans.values())), strict=True))
     sampled = cache(lambda: _sampled(session, workshop, due))
 
     def row_groups(attribute: str) -> pa.Array | None:
@@ -752,13 +746,18 @@ def generators(due: Due) -> Callable[[str, Subject], np.random.Generator]:
     return generator
 
 
+def profiles_of(
+    session: Session, workshop: Workshop, due: Due, layout: Layout, asked: Sequence[Sequence[Span]]
+) -> list[Profile]:
+    """Return the merged profile of each list of windows; what several of them need is read once."""
+    labels = due.kind.needs_labels or due.kind.reads_labels
+    whole = [joined(spans) for spans in asked]
+    return workshop.profiles.windows(session, due.version, layout.number, whole, labels=labels)
+
+
 def profile_of(session: Session, workshop: Workshop, due: Due, layout: Layout, spans: Sequence[Span]) -> Profile:
     """Return the merged profile of some windows, neighbours read as one span."""
-    labels = due.kind.needs_labels or due.kind.reads_labels
-    parts = [
-        workshop.profiles.window(session, due.version, layout.number, span, labels=labels) for span in joined(spans)
-    ]
-    return parts[0] if len(parts) == 1 else merged(layout, parts)
+    return profiles_of(session, workshop, due, layout, [spans])[0]
 
 
 def joined(spans: Sequence[Span]) -> list[Span]:
@@ -811,13 +810,13 @@ def _blocks(
         kept = rolling_windows(session, due)
         if len(kept) < ENOUGH_BLOCKS:
             return None, f"the rolling baseline has {len(kept)} of {ENOUGH_BLOCKS} windows"
-        return Blocks.from_profiles([profile_of(session, workshop, due, layout, [span]) for span in kept]), ""
+        return Blocks.from_profiles(profiles_of(session, workshop, due, layout, [[span] for span in kept])), ""
     stream, why = baselines.blocks(session, workshop.lake, baseline, layout, hours, workshop.profiles.slice)
     if scale > 1 or stream is not None:
         return stream, why
     quiet = own_quiet_windows(session, due)
     if len(quiet) >= ENOUGH_BLOCKS:
-        return Blocks.from_profiles([profile_of(session, workshop, due, layout, [span]) for span in quiet]), ""
+        return Blocks.from_profiles(profiles_of(session, workshop, due, layout, [[span] for span in quiet])), ""
     return None, f"{why}; {len(quiet)} of {ENOUGH_BLOCKS} quiet windows of production are known"
 
 
@@ -962,7 +961,7 @@ def _season(
     weeks = (Span(due.window.start - week * WEEK, due.window.end - week * WEEK) for week in range(OWN_WINDOWS, 0, -1))
     kept = [span for span in weeks if span.start >= due.data.start and not any(_meets(span, gap) for gap in left_out)]
     if len(kept) >= ENOUGH_BLOCKS:
-        parts = [profile_of(session, workshop, due, layout, [span]) for span in kept]
+        parts = profiles_of(session, workshop, due, layout, [[span] for span in kept])
         return merged(layout, parts), Blocks.from_profiles(parts)
     known.told = (
         f"compared with the whole baseline: {found}, and production holds them of {len(kept)}; from "
@@ -1288,13 +1287,6 @@ def _result_row(run: RunRow, result: Result) -> dict[str, Any]:
         "threshold": result.threshold,
         "verdict": (result.verdict or Verdict.NOT_MEASURED).value,
     }
-
-
-def _judged_before(session: Session, run: RunRow) -> RunRow | None:
-    """Return the revision that spent the window's one look."""
-    return session.scalar(
-        select(RunRow).where(*same_window(run), RunRow.id != run.id, RunRow.judged.is_(True)).limit(1)
-    )
 
 
 def _status(
