@@ -40,11 +40,11 @@ from service.tables import (
     VersionRow,
 )
 from service.words import Span, bucket_of, bucket_start, format_time
-from tests.faults.processes import HEADERS, SharedClock, Site, fork, wait_until
+from tests.faults.processes import MODEL, SharedClock, Site, declare, wait_until
 
-ROWS, MANY = 40, 2_500
+ROWS, MANY, SELDOM = 40, 2_500, 20
+"""So many rows in a batch, and in one of twenty so many that they go into a file of the buffer."""
 LABELLED = 10
-MODEL = "/v1/models/m"
 DRIFT = timedelta(hours=4)
 """Two hours as always, two hours older, and again."""
 NEAR = timedelta(hours=1)
@@ -57,7 +57,7 @@ REFUSALS = {"409", "429", "503", "507"}
 
 
 def records(name: str, turn: int, now: datetime, shift: float, random: np.random.Generator) -> list[dict[str, Any]]:
-    count = MANY if turn % 10 == 9 else ROWS  # many go into a file of the buffer
+    count = MANY if turn % SELDOM == SELDOM // 2 else ROWS
     ages = random.normal(40 + 25 * shift, 10, count).round(2)
     return [
         {
@@ -71,7 +71,7 @@ def records(name: str, turn: int, now: datetime, shift: float, random: np.random
     ]
 
 
-def post(site: Site, name: str, pause: float = 0.02) -> None:
+def post(site: Site, name: str, pause: float = 0.1) -> None:
     """Post batches and their labels, each until it is acknowledged; write down what was, and any answer but 200."""
     clock = site.clock or SetClock(datetime.now(UTC))
     random = np.random.default_rng(abs(hash(name)) % 2**32)
@@ -117,7 +117,7 @@ def ask(site: Site, name: str = "operator") -> None:
                     jobs.write(f"{answer.json()['job'].rpartition('/')[2]}\n")
                 else:
                     odd.write(f"{answer.status_code} {time.time():.3f} {answer.text[:300]}\n")
-            time.sleep(0.5)
+            time.sleep(1.5)
 
 
 def receive(folder: str, port: Connection) -> None:
@@ -178,40 +178,30 @@ def received(site: Site, secret: str) -> Counter[str]:
 
 
 def prepare(site: Site, receiver_port: int) -> str:
-    """Make the model, its baseline, hourly monitors and a webhook; return the webhook's secret."""
+    """Make what is watched, a policy of retraining and a webhook; return the webhook's secret."""
     assert site.clock is not None
-    random, now = np.random.default_rng(7), bucket_start(bucket_of(site.clock.now()))
-    lines = ["prediction_id,timestamp,prediction,score,age,job"]
-    for number in range(24 * 25 * 12):
-        at, age = now - timedelta(minutes=5 * (number + 1)), random.normal(40, 10)
-        lines.append(f"b{number},{at.isoformat()},{int(age > 40)},0.5,{age:.2f},{random.choice(['clerk', 'nurse'])}")
     with site.client(60) as client:
-
-        def made(method: str, path: str, **how: Any) -> Any:
-            answer = client.request(method, path, **how)
-            assert answer.status_code in (200, 201), answer.text
-            return answer.json()
-
-        made("POST", "/v1/models", json={"name": "m", "task": "binary", "classes": ["0", "1"]})
-        made(
-            "POST",
-            f"{MODEL}/baselines?name=reference&ordered=true",
-            content="\n".join(lines).encode(),
-            headers={"content-type": "text/csv", "prefer": "wait=60"},
-        )
-        for name, kind in (("inputs", "data_drift"), ("quality", "data_quality")):
-            watch = {"name": name, "kind": kind, "schedule": "hourly", "window": "1h"}
-            made("POST", f"{MODEL}/monitors", json=watch)
+        declare(client, bucket_start(bucket_of(site.clock.now())))
         policy = {"when": {"monitors": ["inputs"], "windows": "1 of 1"}, "not_while": [], "min_labelled_rows": 0}
         often = {"cooldown": "1s", "at_most": {"per": "1s", "times": 1000}, "deadline": "30d"}
-        made("PUT", f"{MODEL}/retraining", json=policy | often)
+        client.put(f"{MODEL}/retraining", json=policy | often).raise_for_status()
         hook = {"name": "hook", "url": f"http://127.0.0.1:{receiver_port}/hook", "events": ["*"]}
-        return str(made("POST", "/v1/webhooks", json=hook)["secret"])
+        return str(client.post("/v1/webhooks", json=hook).raise_for_status().json()["secret"])
 
 
 def acknowledged(folder: Path) -> set[str]:
     """Return the ids of the records that were answered with 200."""
     return {name for file in folder.glob("acked-*") for name in file.read_text().split("\n")[:-1]}
+
+
+def goes_on(folder: Path, seconds: float = 120.0) -> None:
+    """Wait until a record more is acknowledged: the load reached whatever was killed or stopped before."""
+
+    def written() -> int:
+        return sum(file.stat().st_size for file in folder.glob("acked-*"))
+
+    before = written()
+    wait_until(lambda: written() > before, seconds, "the load")
 
 
 def begun(folder: Path) -> list[tuple[str, str]]:
@@ -438,6 +428,3 @@ def check_jobs(site: Site, session: Session) -> int:
         assert (row.state, row.done) == ("done", row.total), (row.state, row.done, row.total)
         assert total(session, select(RunRow.id).where(RunRow.job_id == row.id)) == row.total
     return len(rows)
-
-
-__all__ = ["HEADERS", "ask", "check", "fork", "post", "prepare", "receive", "received", "wait_until"]

@@ -10,24 +10,28 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
+from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import httpx2
+import numpy as np
 import uvicorn
 from starlette.testclient import TestClient
 
 from service.app import create_app
 from service.assembly import Assembly, assemble
 from service.cli import logs
-from service.clock import Clock
+from service.clock import Clock, SetClock
 from service.scheduler import working
 from service.settings import ROLES, Settings
 from tests.conftest import ADMIN_KEY
 from tests.running import free_port
 
 HEADERS = {"Authorization": f"Bearer {ADMIN_KEY}"}
+MODEL = "/v1/models/m"
 FORK = multiprocessing.get_context("fork")
 """Forked, so that nothing is imported or compiled again after each of a hundred kills."""
 
@@ -37,14 +41,14 @@ class SharedClock:
 
     def __init__(self, start: datetime, speed: float = 1.0) -> None:
         self._start = start
-        self._began = time.monotonic()
         self._speed = speed
+        self._began = FORK.Value("d", time.monotonic())
         self._moved = FORK.Value("d", 0.0)
         self._stopped = FORK.Value("d", float("inf"))
 
     def now(self) -> datetime:
         """Return the time that all processes have."""
-        elapsed = min(time.monotonic(), self._stopped.value) - self._began
+        elapsed = min(time.monotonic(), self._stopped.value) - self._began.value
         return self._start + timedelta(seconds=elapsed * self._speed + self._moved.value)
 
     def monotonic(self) -> float:
@@ -58,6 +62,11 @@ class SharedClock:
     def stop(self) -> None:
         """Let it stand still but for what it is moved."""
         self._stopped.value = time.monotonic()
+
+    def go_on(self) -> None:
+        """Let it run on from where it stands."""
+        self._began.value += time.monotonic() - self._stopped.value
+        self._stopped.value = float("inf")
 
 
 def wait_until(holds: Callable[[], object], seconds: float = 60.0, what: str = "it") -> None:
@@ -155,7 +164,7 @@ class Site:
 def site(folder: Path, url: str | None = None, clock: Clock | None = None, **changes: Any) -> Iterator[Site]:
     """Make an installation whose processes end with the block; what is compiled is loaded before any is forked."""
     folder.mkdir(parents=True, exist_ok=True)
-    warm_up(folder / "warm")
+    warm_up()
     made = Site(folder, url, clock, changes)
     try:
         yield made
@@ -163,18 +172,48 @@ def site(folder: Path, url: str | None = None, clock: Clock | None = None, **cha
         made.end()
 
 
-def warm_up(folder: Path) -> None:
-    """Load what is compiled, once a test: processes that are forked from here have it."""
-    settings = Settings.model_validate({"data_dir": folder, "admin_key": ADMIN_KEY, "tick_seconds": 3600})
-    with TestClient(create_app(settings), headers=HEADERS) as client:
-        client.post("/v1/models", json={"name": "warm", "task": "binary"}).raise_for_status()
-        for count in (10, 2_500):
-            features = {"age": 1.5, "job": "clerk"}
-            sent = [{"prediction_id": f"{count}-{i}", "features": features, "prediction": 1} for i in range(count)]
-            client.post("/v1/models/warm/predictions", json=sent).raise_for_status()
-            told = [{"prediction_id": row["prediction_id"], "ground_truth": 1} for row in sent]
-            client.post("/v1/models/warm/ground-truth", json=told).raise_for_status()
-        client.app.state.assembly.sealer.seal(1)  # type: ignore[attr-defined]
+def declare(client: httpx2.Client, now: datetime) -> None:
+    """Make the model, its baseline of 25 days up to now, and two hourly monitors."""
+    random = np.random.default_rng(7)
+    lines = ["prediction_id,timestamp,prediction,score,age,job"]
+    for number in range(24 * 25 * 12):
+        at, age = now - timedelta(minutes=5 * (number + 1)), random.normal(40, 10)
+        lines.append(f"b{number},{at.isoformat()},{int(age > 40)},0.5,{age:.2f},{random.choice(['clerk', 'nurse'])}")
+
+    def made(path: str, **how: Any) -> None:
+        answer = client.post(path, **how)
+        assert answer.status_code == 201, answer.text
+
+    made("/v1/models", json={"name": "m", "task": "binary", "classes": ["0", "1"]})
+    made(
+        f"{MODEL}/baselines?name=reference&ordered=true",
+        content="\n".join(lines).encode(),
+        headers={"content-type": "text/csv", "prefer": "wait=60"},
+    )
+    for name, kind in (("inputs", "data_drift"), ("quality", "data_quality")):
+        made(f"{MODEL}/monitors", json={"name": name, "kind": kind, "schedule": "hourly", "window": "1h"})
+
+
+@cache
+def warm_up() -> None:
+    """Load what is compiled or imported late, from ingest to a judged window: whatever is forked from here has it."""
+    start = datetime(2026, 1, 5, tzinfo=UTC)
+    clock = SetClock(start)
+    with TemporaryDirectory(prefix="plumbline-warm-") as folder:
+        settings = Settings.model_validate({"data_dir": folder, "admin_key": ADMIN_KEY, "tick_seconds": 3600})
+        with TestClient(create_app(settings, clock), headers=HEADERS) as client:
+            declare(client, start)
+            clock.move(timedelta(hours=1))
+            for count in (40, 2_500):
+                sent = [
+                    {"prediction_id": f"{count}-{i}", "features": {"age": 40 + i % 9, "job": "clerk"}, "prediction": 1}
+                    for i in range(count)
+                ]
+                client.post(f"{MODEL}/predictions", json=sent).raise_for_status()
+                told = [{"prediction_id": row["prediction_id"], "ground_truth": 1} for row in sent]
+                client.post(f"{MODEL}/ground-truth", json=told).raise_for_status()
+            clock.move(timedelta(hours=3))
+            assert client.app.state.scheduler.tick() > 0  # type: ignore[attr-defined]
 
 
 def fork(target: Callable[..., object], *arguments: object) -> multiprocessing.process.BaseProcess:

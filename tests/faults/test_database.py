@@ -10,8 +10,8 @@ from pathlib import Path
 import httpx2
 import pytest
 
-from tests.faults.load import acknowledged, check_records, post, refusals, settle
-from tests.faults.processes import SharedClock, Site, fork, killed, site, wait_until
+from tests.faults.load import acknowledged, check_records, goes_on, post, refusals, settle
+from tests.faults.processes import SharedClock, Site, fork, killed, site
 from tests.postgres import Cluster
 
 pytestmark = pytest.mark.postgres
@@ -47,8 +47,7 @@ def the_database_restarts(folder: Path, times: int) -> list[float]:
                 assert client.get("/readyz").status_code == 200
             clients = [fork(post, place, f"c{number}") for number in range(2)]
             for turn in range(times):
-                before = len(acknowledged(folder))
-                wait_until(lambda before=before: len(acknowledged(folder)) > before, 120)  # type: ignore[misc]
+                goes_on(folder)
                 cluster.stop(signal.SIGQUIT if turn % 2 else signal.SIGINT)
                 with place.client() as client:
                     answer = client.get("/v1/models/m")
@@ -57,8 +56,7 @@ def the_database_restarts(folder: Path, times: int) -> list[float]:
                     assert client.get("/healthz").status_code == 200
                 cluster.start()
                 waits.append(answers_again(place))
-            before = len(acknowledged(folder))
-            wait_until(lambda: len(acknowledged(folder)) > before, 120)
+            goes_on(folder)
             clock.stop()
         finally:
             killed(clients)

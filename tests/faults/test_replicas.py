@@ -8,7 +8,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import timedelta
+from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 from sqlalchemy import func, select, update
@@ -16,22 +18,19 @@ from sqlalchemy import func, select, update
 from service.clock import SetClock
 from service.lake.lease import LeaseLost, kept, owner_here
 from service.runs import Claim, Measured, claimed, record, renew
-from service.tables import LeaseRow, ResultRow, RunRow
+from service.tables import LeaseRow, MonitorRow, ResultRow, RunRow
 from tests.faults.processes import FORK, SharedClock, fork, killed, wait_until
 from tests.service.watched import Watched, day, hours
 
 REPLICAS = 4
 
 
-def work(folder: Path, url: str | None, clock: SetClock | SharedClock, hold: float = 0.0, until: int = 0) -> None:
-    """Be a replica: run what is due, over and over; ``hold`` keeps each window at work for so many seconds."""
+def work(folder: Path, url: str | None, clock: SetClock | SharedClock) -> None:
+    """Be a replica: run what is due, over and over."""
     shop = Watched(folder, url, clock=clock, made=True, schedule="hourly", window="1h")  # type: ignore[arg-type]
-    if hold:
-        execute_slowly(shop, hold)
-        return
     while True:
-        if shop.scheduler.run_model(shop.model_id, limit=20) == 0:
-            time.sleep(0.25)  # windows come one after the other: somebody else is at the next one
+        if shop.scheduler.run_model(shop.model_id) == 0:
+            time.sleep(0.5)  # nothing is due, or others are at all of it
 
 
 def execute_slowly(shop: Watched, hold: float) -> None:
@@ -51,38 +50,61 @@ def execute_slowly(shop: Watched, hold: float) -> None:
     (shop.folder / "recorded").write_text("yes" if run is not None else "no")
 
 
+@cache
+def warm_up() -> None:
+    """Load what is compiled or imported late, once: replicas that are forked from here have it."""
+    with TemporaryDirectory(prefix="plumbline-warm-") as folder:
+        shop = Watched(Path(folder), schedule="hourly", window="1h", parameters={"min_rows": 1})
+        shop.stream(0, 2)
+        shop.at_hour(3)
+        assert shop.run() == 2
+        shop.database.close()
+
+
 @contextmanager
-def stream(folder: Path, url: str | None, length: int, lease: float = 60.0) -> Iterator[Watched]:
-    """Make a shop with so many hours of records and an hourly monitor."""
+def stream(folder: Path, url: str | None, length: int, *, monitors: int = 1, lease: float = 60.0) -> Iterator[Watched]:
+    """Make a shop with so many hours of records and some hourly monitors."""
+    warm_up()
     shop = Watched(folder, url, schedule="hourly", window="1h", parameters={"min_rows": 1})
     shop.settings = shop.settings.model_copy(update={"lease_seconds": lease})
     shop.stream(0, length)
+    start = hours(0, 1).start
+    with shop.database.writing() as session:
+        for number in range(1, monitors):
+            more = MonitorRow(
+                uid=f"{number:032}", model_id=shop.model_id, name=f"inputs-{number}", kind="data_drift",
+                schedule="hourly", window="1h", parameters={"min_rows": 1}, starts_at=start, created_at=start,
+            )  # fmt: skip
+            session.add(more)
     yield shop
     shop.database.close()
 
 
-def counted(shop: Watched, length: int) -> None:
-    """Count: every hour has one run, finished, and the results that it says it has."""
+def counted(shop: Watched, length: int, monitors: int = 1) -> None:
+    """Count: every hour has one run of each monitor, finished and judged once, and the results that it says it has."""
     runs = shop.runs()
-    assert [run.starts_at for run in runs] == [hours(hour, hour + 1).start for hour in range(length)]
+    each = Counter(run.starts_at for run in runs)
+    assert each == Counter({hours(hour, hour + 1).start: monitors for hour in range(length)})
+    assert len({(run.monitor_id, run.starts_at) for run in runs}) == len(runs) == monitors * length
     assert {run.status for run in runs} <= {"ok", "violations", "partial", "insufficient_data"}
     with shop.database.reading() as session:
         rows = Counter(session.scalars(select(ResultRow.run_id)))
     assert rows == Counter({run.id: told for run in runs if (told := run.ok + run.violated + run.not_measured)})
 
 
-def replicas_run_each_window_once(folder: Path, url: str | None, length: int) -> None:
-    with stream(folder, url, length) as shop:
+def replicas_run_each_window_once(folder: Path, url: str | None, length: int, monitors: int = 1) -> None:
+    """Let four replicas run so many hours of some monitors; each monitor's windows go one after the other."""
+    with stream(folder, url, length, monitors=monitors) as shop:
         shop.at_hour(length + 1)
         shop.seal()
         shop.database.close()
         processes = [fork(work, folder, url, shop.clock) for _ in range(REPLICAS)]
         try:
-            wait_for_all(shop, length)
+            wait_for_all(shop, monitors * length)
             time.sleep(0.5)
         finally:
             killed(processes)
-        counted(shop, length)
+        counted(shop, length, monitors)
 
 
 def wait_for_all(shop: Watched, length: int, patience: float = 120.0) -> None:
@@ -101,23 +123,31 @@ def finished(shop: Watched) -> list[RunRow]:
     return [run for run in shop.runs() if run.finished_at is not None]
 
 
-def test_four_replicas_run_each_of_twenty_windows_once(tmp_path: Path) -> None:
+def test_four_replicas_run_each_of_twenty_windows_of_one_monitor_once(tmp_path: Path) -> None:
     replicas_run_each_window_once(tmp_path, None, 20)
 
 
 @pytest.mark.long
+@pytest.mark.postgres
+def test_four_replicas_run_each_of_a_hundred_windows_of_one_monitor_once_on_postgresql(
+    tmp_path: Path, postgres_url: str
+) -> None:
+    replicas_run_each_window_once(tmp_path, postgres_url, 100)
+
+
+@pytest.mark.long
 @pytest.mark.timeout(1200)
-def test_four_replicas_give_a_thousand_windows_a_thousand_results(tmp_path: Path) -> None:
-    replicas_run_each_window_once(tmp_path, None, 1000)
+def test_four_replicas_give_a_thousand_windows_of_four_monitors_a_thousand_results(tmp_path: Path) -> None:
+    replicas_run_each_window_once(tmp_path, None, 250, monitors=4)
 
 
 @pytest.mark.long
 @pytest.mark.postgres
 @pytest.mark.timeout(1200)
-def test_four_replicas_give_a_thousand_windows_a_thousand_results_on_postgresql(
+def test_four_replicas_give_a_thousand_windows_of_four_monitors_a_thousand_results_on_postgresql(
     tmp_path: Path, postgres_url: str
 ) -> None:
-    replicas_run_each_window_once(tmp_path, postgres_url, 1000)
+    replicas_run_each_window_once(tmp_path, postgres_url, 250, monitors=4)
 
 
 # --- leases -----------------------------------------------------------------------------------------------------------
@@ -196,19 +226,20 @@ def test_a_lease_is_renewed_for_as_long_as_the_work_takes(tmp_path: Path) -> Non
 
 def clocks_jump(folder: Path, url: str | None) -> None:
     """Let the clock of two replicas fall back an hour and run ahead two days in the middle of the work."""
-    length = 24 * 4
+    length = 64
     with stream(folder, url, length) as shop:
-        clock = SharedClock(hours(10, 11).start, 3600.0)
         shop.seal()
         shop.database.close()
+        clock = SharedClock(hours(10, 11).start, 60.0)  # the windows of nine hours are due
         processes = [fork(work, folder, url, clock) for _ in range(2)]
         try:
             for jump in (timedelta(hours=-1), timedelta(days=2), timedelta(hours=-1)):
-                time.sleep(1.5)
+                more = len(finished(shop)) + 2
+                wait_until(lambda more=more: len(finished(shop)) >= more, 120, "two windows")  # type: ignore[misc]
                 clock.move(jump)
-            time.sleep(1.0)
-            clock.move(hours(length + 1, length + 2).start - clock.now())
             clock.stop()
+            assert length > (clock.now() - hours(0, 1).start) / timedelta(hours=1), "slower than the records go"
+            clock.move(hours(length + 1, length + 2).start - clock.now())
             wait_for_all(shop, length)
         finally:
             killed(processes)
