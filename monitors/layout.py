@@ -255,6 +255,14 @@ class Layout:
         """The number of all cells of the outcomes."""
         return sum(table.size for table in self.tables.values())
 
+    @cached_property
+    def outcome_sums(self) -> NDArray[np.bool_]:
+        """Whether a cell of the outcomes holds a sum; the others hold counts."""
+        is_sum = np.zeros(self.outcome_cells, np.bool_)
+        for table in self.tables.values():
+            is_sum[table.offset : table.offset + table.size] = not table.counts
+        return is_sum
+
     def encode(self) -> bytes:
         """Return the layout as bytes that begin with the format's version."""
         return bytes([FORMAT]) + zstandard.compress(_document(self), 9)

@@ -494,11 +494,11 @@ def _encoded(profile: Profile, columns: range, outcomes: OutcomeCells) -> bytes:
         (
             header,
             tally.whole[columns.start : columns.stop].T.ravel().astype(np.uint64),
-            np.diff(cells, prepend=start).astype(np.uint64),
+            _steps(cells, start),
             counts.astype(np.uint64),
             np.array(marks, np.uint64),
-            *(np.diff(hashes, prepend=np.uint64(0)) for _, hashes in sketches),
-            np.diff(found, prepend=0).astype(np.uint64),
+            *(_steps(hashes, 0) for _, hashes in sketches),
+            _steps(found, 0),
             whole_values.astype(np.uint64),
         )
     )
@@ -506,6 +506,14 @@ def _encoded(profile: Profile, columns: range, outcomes: OutcomeCells) -> bytes:
     doubles = np.ascontiguousarray(moments.T, "<f8").tobytes(), raw, broken_values.astype("<f8").tobytes()
     payload = b"".join((pack(numbers), *doubles, inside, words))
     return bytes([FORMAT]) + _compressor().compress(payload)
+
+
+def _steps(places: NDArray[np.int32 | np.int64 | np.uint64], start: int) -> NDArray[np.uint64]:
+    """Return how far each of the increasing places lies from the one before, the first from the start."""
+    steps = places.astype(np.uint64)
+    steps[1:] -= steps[:-1].copy()
+    steps[:1] -= np.uint64(start)
+    return steps
 
 
 def _compressor() -> zstandard.ZstdCompressor:
@@ -516,11 +524,7 @@ def _split(
     layout: Layout, cells: NDArray[np.int64], values: NDArray[np.float64]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.bool_]]:
     """Return the counts and the sums among the values of outcome cells, and which of them are counts."""
-    is_count = np.ones(cells.size, np.bool_)
-    for table in layout.tables.values():
-        if not table.counts:
-            low, high = np.searchsorted(cells, (table.offset, table.offset + table.size)).tolist()
-            is_count[low:high] = False
+    is_count = ~layout.outcome_sums[cells]
     return values[is_count], values[~is_count], is_count
 
 
@@ -650,9 +654,6 @@ def summed(layout: Layout, encoded: Iterable[tuple[bytes | None, bytes | None]])
     tally = Tally.empty(layout, dense=True)
     rows, first, last, labelled = 0, None, None, False
     outcomes: NDArray[np.float64] | None = None
-    is_sum = np.zeros(layout.outcome_cells, np.bool_)
-    for table in layout.tables.values():
-        is_sum[table.offset : table.offset + table.size] = not table.counts
     inflate, room = zstandard.ZstdDecompressor(), np.empty(2**18, np.uint64)
     sides = range(grid.inputs), range(grid.inputs, len(grid.names))
     broken = [np.repeat(_NOTHING, len(columns), axis=0) for columns in sides]
@@ -678,7 +679,8 @@ def summed(layout: Layout, encoded: Iterable[tuple[bytes | None, bytes | None]])
                 labelled = True
                 if layout.tables:
                     outcomes = np.zeros(layout.outcome_cells) if outcomes is None else outcomes
-                    add_outcomes(part.outcome_steps, part.outcome_counts, part.outcome_sums, is_sum, outcomes)
+                    steps, counts, sums = part.outcome_steps, part.outcome_counts, part.outcome_sums
+                    add_outcomes(steps, counts, sums, layout.outcome_sums, outcomes)
     cells = OutcomeCells(outcomes) if outcomes is not None else None
     return Profile(layout, rows, first, last, labelled=labelled, tally=tally, cells=cells)
 

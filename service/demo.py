@@ -12,25 +12,27 @@ What is injected, by day of the 60 (the first is day 1):
 - days 53 to 60, an outage: `chronic_conditions` is missing in a third of the rows, and still is at the end.
 """
 
+from __future__ import annotations
+
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet
 from numpy.typing import NDArray
-from rich.console import Console
-from sklearn.ensemble import HistGradientBoostingClassifier
-from sklearn.metrics import roc_auc_score
 
 from service import replay
 from service.database import microseconds
 from service.words import DAY, format_time
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from rich.console import Console
 
 MODEL = "doctor-visits"
 DAYS = 60
@@ -96,7 +98,8 @@ class Story:
 
 def rows() -> pd.DataFrame:
     """Return the data set in words: amounts in dollars, health as one category, the label as `often` or `rarely`."""
-    from statsmodels.datasets import randhie  # here: 0.5 s that only the demonstration needs
+    import pandas as pd
+    from statsmodels.datasets import randhie
 
     raw = randhie.load_pandas().data
     health = np.select([raw.hlthp == 1, raw.hlthf == 1, raw.hlthg == 1], HEALTH[:0:-1], HEALTH[0])
@@ -137,6 +140,11 @@ def moments(first: datetime, counts: NDArray[np.int64], random: np.random.Genera
 
 def story(last_day: date) -> Story:
     """Return the demonstration whose last day this is; the same day gives the same rows, whenever it is asked for."""
+    # Here: seconds that only a demonstration that is not filled in yet needs.
+    import pandas as pd
+    from sklearn.ensemble import HistGradientBoostingClassifier
+    from sklearn.metrics import roc_auc_score
+
     random = np.random.default_rng(1974)
     shuffled = rows().sample(frac=1.0, random_state=1974, ignore_index=True)
     end = datetime.combine(last_day + DAY, time(), UTC)

@@ -3,9 +3,8 @@
 import ast
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
-
-import pytest
 
 ROOT = Path(__file__).parent.parent
 PACKAGES = ("service", "monitors", "explainers", "dashboards", "migrations")
@@ -14,6 +13,15 @@ SOURCES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob
 NEVER_IMPORTED = {"pickle", "cPickle", "joblib", "cloudpickle", "dill", "shelve", "marshal", "torch"}
 NEVER_CALLED = {"eval", "exec", "compile", "__import__"}
 WORKER_ONLY = {"evidently", "shap", "vl_convert"}
+
+
+@cache
+def parsed(path: Path) -> ast.Module:
+    return ast.parse(path.read_text())
+
+
+def named(paths: list[Path]) -> list[str]:
+    return [str(path.relative_to(ROOT)) for path in paths]
 
 
 def imported(tree: ast.AST) -> set[str]:
@@ -32,24 +40,20 @@ def called(tree: ast.AST) -> set[str]:
     return {node.func.id for node in ast.walk(tree) if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)}
 
 
-@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
-def test_no_module_can_load_a_pickle_or_run_text_as_code(path: Path) -> None:
-    tree = ast.parse(path.read_text())
-    assert not imported(tree) & NEVER_IMPORTED
-    assert not called(tree) & NEVER_CALLED
+def test_no_module_can_load_a_pickle_or_run_text_as_code() -> None:
+    assert named([path for path in SOURCES if imported(parsed(path)) & NEVER_IMPORTED]) == []
+    assert named([path for path in SOURCES if called(parsed(path)) & NEVER_CALLED]) == []
 
 
 def test_heavy_libraries_are_imported_only_by_what_the_worker_process_runs() -> None:
     allowed = (ROOT / "service" / "tasks", ROOT / "explainers")
     others = [path for path in SOURCES if not any(path.is_relative_to(folder) for folder in allowed)]
-    assert not [path for path in others if imported(ast.parse(path.read_text())) & WORKER_ONLY]
+    assert named([path for path in others if imported(parsed(path)) & WORKER_ONLY]) == []
 
 
-@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
-def test_every_module_begins_with_a_sentence(path: Path) -> None:
-    sentence = ast.get_docstring(ast.parse(path.read_text()))
-    assert sentence, "no docstring"
-    assert sentence.splitlines()[0].rstrip().endswith("."), sentence.splitlines()[0]
+def test_every_module_begins_with_a_sentence() -> None:
+    first = {path: (ast.get_docstring(parsed(path)) or "").partition("\n")[0].rstrip() for path in SOURCES}
+    assert named([path for path in SOURCES if not first[path].endswith(".")]) == []
 
 
 def test_heavy_libraries_are_not_imported_by_the_service_process() -> None:

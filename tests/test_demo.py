@@ -4,6 +4,7 @@ import os
 import re
 import resource
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Callable
@@ -132,8 +133,9 @@ def test_the_demonstration_finds_what_was_injected_and_filling_it_again_changes_
     assert "filled in before; nothing was sent" in again.stdout
 
 
-def test_a_taken_port_is_said_in_one_sentence(tmp_path: Path, shared_service: Service, plumbline: Run) -> None:
-    done = plumbline("demo", "--port", str(shared_service.port), "--data", str(tmp_path))
+def test_a_taken_port_is_said_in_one_sentence(tmp_path: Path, plumbline: Run) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        done = plumbline("demo", "--port", str(taken.getsockname()[1]), "--data", str(tmp_path))
     assert done.returncode == 1
     assert "cannot be listened on" in done.stderr
     assert "Traceback" not in done.stderr

@@ -50,10 +50,10 @@ def test_the_readme_fits_one_screen_and_names_the_two_commands() -> None:
     ]
 
 
-def test_every_block_of_the_readme_runs(tmp_path: Path, service: Service) -> None:
+def test_every_block_of_the_readme_runs(tmp_path: Path, shared_service: Service) -> None:
     churn(tmp_path)
     for block in BLOCKS:
-        script = block.replace("http://127.0.0.1:8000", service.url).replace(
+        script = block.replace("http://127.0.0.1:8000", shared_service.url).replace(
             ".venv/bin/plumbline", f"{sys.executable} -m service.cli.main"
         )
         # An address that the outbound guard can resolve without a network.
@@ -64,8 +64,8 @@ def test_every_block_of_the_readme_runs(tmp_path: Path, service: Service) -> Non
             env={
                 **os.environ,
                 "PYTHONPATH": str(ROOT),
-                "PLUMBLINE_KEY": service.admin_key,
-                "PLUMBLINE_URL": service.url,
+                "PLUMBLINE_KEY": shared_service.admin_key,
+                "PLUMBLINE_URL": shared_service.url,
             },
             stdin=subprocess.DEVNULL,
             capture_output=True,

@@ -12,6 +12,7 @@ from service import demo, replay
 from service.access import Scope
 from service.assembly import Assembly
 from service.cli import serving
+from service.cli.listening import address
 from service.settings import Settings
 
 KEY_NAME = "demonstration"
@@ -39,11 +40,11 @@ def run(settings: Settings, listening: socket, *, once: bool, out: Console) -> N
                 _, key = assembly.keyring.create(session, KEY_NAME, scopes, expires_at=until)
             out.print("Filling in 60 days of predictions and late ground truth …", markup=False)
             yesterday = (assembly.clock.now() - timedelta(days=1)).date()
-            with replay.Client(serving.address(listening), key) as client:
+            with replay.Client(address(listening), key) as client:
                 fresh = demo.fill(client, yesterday, out)
             if not fresh:
                 out.print("The demonstration was filled in before; nothing was sent.", markup=False)
-            out.print(f"Plumbline answers at {serving.address(listening)}", markup=False)
+            out.print(f"Plumbline answers at {address(listening)}", markup=False)
             out.print(f"Sign in, once, within a day: {serving.sign_in_url(assembly)}", markup=False)
             if first:
                 out.print(f"A key for the API, shown once: {first}", markup=False)

@@ -65,15 +65,15 @@ def say(document: dict[str, object], text: str, output: str) -> None:
 
 def listened(settings: Settings, host: str, port: int) -> tuple[Settings, "socket"]:
     """Return a bound socket, and the settings with its address as the public one where none was set."""
-    from service.cli import serving
+    from service.cli.listening import PortTaken, address, bind
 
     try:
-        listening = serving.bind(host, port)
-    except serving.PortTaken as error:
+        listening = bind(host, port)
+    except PortTaken as error:
         raise fail(f"{error}; --port chooses another") from None
     if "public_url" in settings.model_fields_set:
         return settings, listening
-    return settings.model_copy(update={"public_url": serving.address(listening)}), listening
+    return settings.model_copy(update={"public_url": address(listening)}), listening
 
 
 @app.command()
@@ -87,13 +87,14 @@ def serve(
     settings = settings_of(data_dir=data, roles=roles)
     if "api" not in settings.roles:
         raise fail("serving without the role api makes no sense; `plumbline worker` does the other roles", 2)
-    from service.cli import serving
-
     settings, listening = listened(settings, host, port)
+
+    from service.cli import serving  # after the port, which may be taken: it loads all that serves
+    from service.cli.listening import address
 
     def announce(assembly: "Assembly", _stop: object) -> None:
         out = console(error=True)
-        out.print(f"Plumbline answers at {serving.address(listening)}", markup=False)
+        out.print(f"Plumbline answers at {address(listening)}", markup=False)
         if key := serving.first_key(assembly):
             out.print(f"The first key, shown once: {key}", markup=False)
             out.print(f"Sign in, once, within a day: {serving.sign_in_url(assembly)}", markup=False)
@@ -131,12 +132,13 @@ def demo(
     once: Annotated[bool, typer.Option("--once", help="End as soon as the demonstration is filled.")] = False,
 ) -> None:
     """Start a service with a demonstration model: 60 days of real data, a trained model, shifts written down."""
-    from service.cli import demonstration
-
     settings = settings_of(data_dir=data)
     if "data_dir" not in settings.model_fields_set:
         settings = settings.model_copy(update={"data_dir": Path("data/demo")})
     settings, listening = listened(settings, "127.0.0.1", port)
+
+    from service.cli import demonstration  # after the port, as above
+
     try:
         demonstration.run(settings, listening, once=once, out=console())
     except demonstration.DemonstrationFailed as error:

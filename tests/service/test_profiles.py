@@ -188,7 +188,7 @@ def look(shop: Shop, story: Story, labels: bool, name: str | None) -> None:
         shop.profiles.window(session, version, 1, hours(first, first + 1 + LENGTH // 2), labels=labels)
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", range(2))
 def test_profiles_are_what_the_raw_rows_say_whatever_came_when(tmp_path: Path, seed: int) -> None:
     shop = Shop(tmp_path / "data")
     story = tell(shop, seed)
