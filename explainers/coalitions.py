@@ -12,6 +12,7 @@ from explainers.contract import Bound, Numbers, Question, Scale
 BATCH = 131_072
 """Rows that are predicted at once."""
 Masks = NDArray[np.bool_]
+Places = NDArray[np.intp]
 
 
 @dataclass
@@ -46,6 +47,29 @@ class Game:
     def base(self) -> Numbers:
         """Return the mean prediction of the background, shape (outputs,)."""
         return np.asarray(self.predict(self.background).mean(axis=0))
+
+    def usual(self) -> Numbers:
+        """Return the prediction of each row of the background, shape (background, outputs)."""
+        return np.asarray(self.predict(self.background))
+
+    def mixed(self, rows: pd.DataFrame, masks: Masks, who: Places, whose: Places) -> Numbers:
+        """Return predictions, shape (n, outputs), of row ``who`` where a player is known, else of background ``whose``.
+
+        ``masks`` has the shape (n, players); ``who`` and ``whose`` say by place which rows are mixed, shape (n,).
+        """
+        own = [rows[name].to_numpy() for name in self.bound.inputs]
+        out: list[Numbers] = []
+        for start in range(0, len(masks), BATCH):
+            now = slice(start, start + BATCH)
+            known = np.ascontiguousarray(masks[now].T)
+            data = {
+                name: np.where(known[part], mine[who[now]], theirs[whose[now]])
+                for name, part, mine, theirs in zip(
+                    self.bound.inputs, self.bound.parts, own, self._columns, strict=True
+                )
+            }
+            out.append(self.predict(pd.DataFrame(data)))
+        return np.concatenate(out)
 
     def values(self, rows: pd.DataFrame, masks: Masks) -> Numbers:
         """Return the value of each coalition of each row, shape (rows, coalitions, outputs).
@@ -110,10 +134,11 @@ def paths(rank: NDArray[np.intp]) -> Masks:
 def walked(rank: NDArray[np.intp], told: Numbers, base: Numbers, full: Numbers) -> tuple[Numbers, Numbers]:
     """Return what each player adds as orders are walked forwards, and backwards: (orders, players, outputs) each.
 
-    ``told`` is what `paths` are worth, ``full`` the whole's worth of each order, shape (orders, outputs).
+    ``told`` is what `paths` are worth, ``full`` the whole's worth of each order, shape (orders, outputs); ``base``
+    nothing's, of each order or of all.
     """
     orders, players = rank.shape
-    none, all_ = np.broadcast_to(base, (orders, 1, base.size)), full[:, None, :]
+    none, all_ = np.broadcast_to(base, (orders, base.shape[-1]))[:, None], full[:, None, :]
     ahead = np.diff(np.concatenate([none, told[:, : players - 1], all_], axis=1), axis=1)
     back = -np.diff(np.concatenate([all_, told[:, players - 1 :], none], axis=1), axis=1)
     place = rank[:, :, None]

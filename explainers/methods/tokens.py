@@ -17,6 +17,7 @@ Cuts = Mapping[str, list[tuple[int, int]]]
 """Where the parts of each text begin and end."""
 MOST_ENUMERATED = 12
 MOST_PAIRS = 1000
+ALONE = "; of a single pair that is half of how far its two ways are apart, usually several times too much"
 _ALONE = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
 """Kana and Han, which are written without spaces."""
 PARTS = {
@@ -87,7 +88,7 @@ class Tokens(Method):
             note="every coalition of the parts"
             if exact
             else f"{_counted(pairs)} antithetic pairs of orders of the parts, the largest standard error of a part "
-            f"{largest:.2g}",
+            f"{largest:.2g}{ALONE if min(pairs) == 1 else ''}",
             background=0 if game.size == 1 else game.size,
             against="the text with every part masked" if game.size == 1 else "",
             pieces=tuple(one.pieces for one in told),

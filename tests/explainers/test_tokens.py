@@ -96,6 +96,9 @@ def test_a_long_text_is_estimated_within_budget_and_stated_error() -> None:
     halved = explain(served("text"), texts(LONG), none(), options={"budget": 60_000, "error": errors.max() / 2})
     assert halved.attributions.evaluations < 60_000
     assert max(part["error"] for part in pieces_of(halved, None)[0]["text"]) <= errors.max() / 2
+    once = explain(served("text"), texts(LONG), none(), options={"permutations": 1}).attributions.note
+    assert "of a single pair that is half of how far its two ways are apart" in once
+    assert "single pair" not in found.attributions.note
     again = explain(served("text"), texts(LONG), none(), options={"budget": 600}, seed=3)
     assert pieces_of(again, None) == pieces_of(found, None)
 
