@@ -12,6 +12,7 @@ RUN python -m venv /opt/build \
     && /opt/plumbline/bin/pip install --no-deps --require-hashes -r requirements/serve.txt
 COPY pyproject.toml hatch_build.py README.md LICENSE CHANGELOG.md ./
 COPY migrations/ migrations/
+COPY catalogue/ catalogue/
 COPY explainers/ explainers/
 COPY dashboards/ dashboards/
 COPY monitors/ monitors/

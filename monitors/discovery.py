@@ -1,15 +1,9 @@
 """What statistics, metrics and kinds of monitors there are: found in the packages and plug-ins, listed nowhere."""
 
-import pkgutil
-from collections.abc import Iterator
-from dataclasses import dataclass
 from functools import cache
-from importlib import import_module
-from importlib.metadata import EntryPoint, entry_points
-from inspect import getmembers, isabstract, isclass
-from types import ModuleType
-from typing import TypeVar
 
+from catalogue import discovery
+from catalogue.discovery import Refused, named
 from monitors import fairness as fairness_package
 from monitors import kinds as kinds_package
 from monitors import metrics as metrics_package
@@ -18,25 +12,6 @@ from monitors import statistics as statistics_package
 from monitors.contract import CONTRACT_VERSION, BiasMetric, BinnedStatistic, Kind, Metric, RowStatistic
 
 METRICS, MONITORS = "plumbline.metrics", "plumbline.monitors"
-
-Found = TypeVar("Found")
-
-
-class NameTakenError(Exception):
-    """Two classes of our packages have the same name."""
-
-
-@dataclass(frozen=True, slots=True)
-class Refused:
-    """A plug-in that is installed and not used: its entry point, the distribution it comes from, and why."""
-
-    group: str
-    entry_point: str
-    by: str
-    reason: str
-
-
-_refused: dict[tuple[str, str], Refused] = {}
 
 
 @cache
@@ -80,7 +55,7 @@ def by(name: str) -> str:
 def refused() -> tuple[Refused, ...]:
     """Return the plug-ins that are not used, with the reasons; the service works without them."""
     _statistics(), _row_statistics(), _metrics(), _bias_metrics(), _kinds()
-    return tuple(_refused[place] for place in sorted(_refused))
+    return discovery.refused(METRICS, MONITORS)
 
 
 def forget() -> None:
@@ -89,107 +64,29 @@ def forget() -> None:
         cached.cache_clear()
     for looked_at in (_statistics, _row_statistics, _metrics, _bias_metrics, _kinds):
         looked_at.cache_clear()
-    _refused.clear()
+    discovery.forget(METRICS, MONITORS)
 
 
 @cache
 def _statistics() -> dict[str, tuple[type[BinnedStatistic], str]]:
-    return named(BinnedStatistic, statistics_package, METRICS)  # type: ignore[type-abstract]
+    return named(BinnedStatistic, statistics_package, METRICS, CONTRACT_VERSION)  # type: ignore[type-abstract]
 
 
 @cache
 def _row_statistics() -> dict[str, tuple[type[RowStatistic], str]]:
-    return named(RowStatistic, rows_package, METRICS)
+    return named(RowStatistic, rows_package, METRICS, CONTRACT_VERSION)
 
 
 @cache
 def _metrics() -> dict[str, tuple[type[Metric], str]]:
-    return named(Metric, metrics_package, METRICS)  # type: ignore[type-abstract]
+    return named(Metric, metrics_package, METRICS, CONTRACT_VERSION)  # type: ignore[type-abstract]
 
 
 @cache
 def _bias_metrics() -> dict[str, tuple[type[BiasMetric], str]]:
-    return named(BiasMetric, fairness_package, METRICS)
+    return named(BiasMetric, fairness_package, METRICS, CONTRACT_VERSION)
 
 
 @cache
 def _kinds() -> dict[str, tuple[type[Kind], str]]:
-    return named(Kind, kinds_package, MONITORS)  # type: ignore[type-abstract]
-
-
-def named(what: type[Found], package: ModuleType, group: str) -> dict[str, tuple[type[Found], str]]:
-    """Return the concrete subclasses of ``what`` by ``name``, with the distribution that plug-ins come from.
-
-    A plug-in that cannot be used is left out and told by `refused`; two classes of ours with one name raise
-    NameTakenError.
-    """
-    found: dict[str, tuple[type[Found], str]] = {}
-    for class_ in _walked(what, package):
-        name = str(getattr(class_, "name"))  # noqa: B009 - `name` is a ClassVar of every contract
-        if name in found and found[name][0] is not class_:
-            raise NameTakenError(f"{name} is both {found[name][0].__module__} and {class_.__module__}")
-        found[name] = (class_, "")
-    for class_, point in _plugged(what, group):
-        origin, fault = _origin(point), _fault(class_)
-        name = str(getattr(class_, "name", ""))
-        if not fault and name in found and found[name][0] is not class_:
-            fault = f"the name {name} is taken by {found[name][1] or 'Plumbline itself'}"
-        if fault:
-            _refuse(group, point, fault)
-        else:
-            found[name] = (class_, origin)
-    return dict(sorted(found.items()))
-
-
-def _walked(what: type[Found], package: ModuleType) -> Iterator[type[Found]]:
-    for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
-        yield from _defined(what, import_module(module.name))
-
-
-def _plugged(what: type[Found], group: str) -> Iterator[tuple[type[Found], EntryPoint]]:
-    """Yield the classes that entry points name: a class itself, or a module with all that it defines."""
-    for point in entry_points(group=group):
-        try:
-            loaded = point.load()
-        except Exception as error:  # noqa: BLE001 - whatever a plug-in raises, the service goes on without it
-            _refuse(group, point, f"it cannot be imported: {type(error).__name__}: {error}")
-            continue
-        if not isclass(loaded) and not isinstance(loaded, ModuleType):
-            _refuse(group, point, "an entry point names a class, or a module that defines some")
-            continue
-        classes = _defined(what, loaded) if isinstance(loaded, ModuleType) else [loaded]
-        for class_ in classes:
-            if issubclass(class_, what) and not isabstract(class_):
-                yield class_, point
-
-
-def _fault(class_: type) -> str:
-    """Return why a plug-in's class cannot be used, "" where it can."""
-    made_for = getattr(class_, "contract", None)
-    if made_for is None:
-        return f"{class_.__name__} does not say which contract it was made for: contract = {CONTRACT_VERSION}"
-    if made_for != CONTRACT_VERSION:
-        return f"{class_.__name__} was made for contract {made_for}, this is contract {CONTRACT_VERSION}"
-    if not str(getattr(class_, "name", "")).isidentifier():
-        return f"{class_.__name__} has no name in letters, digits and underscores"
-    try:
-        class_()
-    except Exception as error:  # noqa: BLE001 - whatever a plug-in raises, the service goes on without it
-        return f"{class_.__name__} cannot be made without arguments: {type(error).__name__}: {error}"
-    return ""
-
-
-def _refuse(group: str, point: EntryPoint, reason: str) -> None:
-    _refused[group, point.name] = Refused(group, point.name, _origin(point), reason)
-
-
-def _defined(what: type[Found], module: ModuleType) -> list[type[Found]]:
-    return [
-        class_
-        for _, class_ in getmembers(module, isclass)
-        if issubclass(class_, what) and not isabstract(class_) and class_.__module__ == module.__name__
-    ]
-
-
-def _origin(point: EntryPoint) -> str:
-    return f"{point.dist.name} {point.dist.version}" if point.dist is not None else point.module
+    return named(Kind, kinds_package, MONITORS, CONTRACT_VERSION)  # type: ignore[type-abstract]

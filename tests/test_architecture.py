@@ -7,7 +7,7 @@ from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
-PACKAGES = ("service", "monitors", "explainers", "dashboards", "migrations")
+PACKAGES = ("service", "monitors", "explainers", "dashboards", "catalogue", "migrations")
 SOURCES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
 
 NEVER_IMPORTED = {"pickle", "cPickle", "joblib", "cloudpickle", "dill", "shelve", "marshal", "torch"}

@@ -36,7 +36,9 @@ def test_files_that_the_documents_name_exist() -> None:
         text = path.read_text()
         for cell in later:
             text = text.replace(cell, "")
-        for name in re.findall(r"`((?:service|monitors|dashboards|migrations|tests|docs|deploy)/[\w./-]+?)[:`]", text):
+        for name in re.findall(
+            r"`((?:service|monitors|explainers|dashboards|catalogue|migrations|tests|docs|deploy)/[\w./-]+?)[:`]", text
+        ):
             assert (ROOT / name).exists(), f"{path.name}: {name}"
 
 

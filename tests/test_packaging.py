@@ -26,7 +26,7 @@ def test_the_wheel_holds_pages_scripts_and_migrations_and_no_tests(wheel: Path) 
     assert any(name.endswith("licenses/LICENSE") for name in names)
     packages = {name.split("/")[0] for name in names}
     assert {name for name in packages if not name.endswith(".dist-info")} == {
-        "service", "monitors", "explainers", "dashboards", "migrations"
+        "service", "monitors", "explainers", "dashboards", "catalogue", "migrations"
     }  # fmt: skip
     assert not [name for name in names if "__pycache__" in name or name.endswith(".pyc")]
 

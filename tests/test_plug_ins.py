@@ -163,7 +163,7 @@ def test_the_common_battery_runs_from_installed_packages(installed: Path, wheel:
 
 @pytest.mark.long
 def test_a_statistic_a_metric_and_a_kind_are_one_file_each_in_the_tree(tmp_path: Path) -> None:
-    for name in ("service", "monitors", "explainers", "dashboards", "migrations", "tests"):
+    for name in ("service", "monitors", "explainers", "dashboards", "catalogue", "migrations", "tests"):
         shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(ACME / "acme_monitors" / "overlap.py", tmp_path / "monitors" / "statistics")
     shutil.copy(ACME / "acme_monitors" / "informedness.py", tmp_path / "monitors" / "metrics")

@@ -2,13 +2,14 @@
 
 import dataclasses
 import inspect
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from math import isinf
 from typing import Any
 
 from fastapi import APIRouter
 from pydantic import TypeAdapter
 
+from catalogue.discovery import Refused
 from explainers import discovery as found
 from explainers.contract import Artifact, Endpoint, Method
 from monitors import discovery
@@ -136,14 +137,12 @@ def _bias(name: str, metric: BiasMetric) -> dict[str, Any]:
     }
 
 
-def _refused(group: str) -> dict[str, object]:
-    return {
-        "refused": [
-            {"entry_point": one.entry_point, "by": one.by, "reason": one.reason}
-            for one in discovery.refused()
-            if one.group == group
-        ]
-    }
+def _refused(plug_ins: Iterable[Refused]) -> dict[str, object]:
+    return {"refused": [{"entry_point": one.entry_point, "by": one.by, "reason": one.reason} for one in plug_ins]}
+
+
+def _of(group: str) -> Iterator[Refused]:
+    return (one for one in discovery.refused() if one.group == group)
 
 
 def _webhook(name: str, kind: WebhookKind) -> dict[str, Any]:
@@ -168,7 +167,7 @@ def _explainer(what: str, thing: Method | Artifact | Endpoint, options: Mapping[
         "description": _told(type(thing)),
         **({"parameters": options, "additive": thing.additive} if isinstance(thing, Method) else {}),
         "source": thing.source,
-        "by": found.by(type(thing)) or None,
+        "by": found.by(thing) or None,
         "example": {"method": thing.name} if what == "method" else {what: thing.name},
     }
 
@@ -176,7 +175,9 @@ def _explainer(what: str, thing: Method | Artifact | Endpoint, options: Mapping[
 @router.get("/monitors", operation_id="catalog_monitors", summary="What can be watched")
 def monitors(principal: Reader) -> dict[str, object]:  # noqa: ARG001 - the scope is declared by it
     """List the kinds of monitors, plug-ins included; `refused` are those that cannot be used, and why."""
-    return listed([_kind(name, kind) for name, kind in discovery.kinds().items()], None) | _refused(discovery.MONITORS)
+    return listed([_kind(name, kind) for name, kind in discovery.kinds().items()], None) | _refused(
+        _of(discovery.MONITORS)
+    )
 
 
 @router.get("/metrics", operation_id="catalog_metrics", summary="What can be measured")
@@ -186,7 +187,7 @@ def metrics(principal: Reader) -> dict[str, object]:  # noqa: ARG001 - the scope
     found |= {name: _row_statistic(name, statistic) for name, statistic in discovery.row_statistics().items()}
     found |= {name: _metric(name, metric) for name, metric in discovery.metrics().items()}
     found |= {name: _bias(name, metric) for name, metric in discovery.bias_metrics().items()}
-    return listed([entry for _, entry in sorted(found.items())], None) | _refused(discovery.METRICS)
+    return listed([entry for _, entry in sorted(found.items())], None) | _refused(_of(discovery.METRICS))
 
 
 @router.get("/explainers", operation_id="catalog_explainers", summary="How predictions can be explained")
@@ -200,16 +201,14 @@ def explainers(principal: Reader) -> dict[str, object]:  # noqa: ARG001 - the sc
         ],
         None,
     )
-    return items | {
-        "refused": [{"entry_point": one.entry_point, "by": one.by, "reason": one.reason} for one in found.refused()]
-    }
+    return items | _refused(found.refused())
 
 
 @router.get("/webhooks", operation_id="catalog_webhooks", summary="Where events can be delivered")
 def webhook_kinds(principal: Reader) -> dict[str, object]:  # noqa: ARG001 - the scope is declared by it
     """List the kinds of webhooks, plug-ins included; `refused` are those that cannot be used, and why."""
     items = [_webhook(name, kind) for name, kind in discovered.kinds().items()]
-    return listed(items, None) | _refused(discovered.WEBHOOKS)
+    return listed(items, None) | _refused(discovered.refused())
 
 
 @router.get("/events", operation_id="catalog_events", summary="What can be told")

@@ -2,7 +2,9 @@
 
 from functools import cache
 
-from monitors.discovery import named
+from catalogue import discovery
+from catalogue.discovery import Refused, named
+from monitors.contract import CONTRACT_VERSION
 from service import webhook_kinds
 from service.webhook_kinds.contract import WebhookKind
 
@@ -20,12 +22,19 @@ def by(name: str) -> str:
     return _kinds()[name][1] if name in _kinds() else ""
 
 
+def refused() -> tuple[Refused, ...]:
+    """Return the plug-ins that are not used, with the reasons; the service works without them."""
+    _kinds()
+    return discovery.refused(WEBHOOKS)
+
+
 def forget() -> None:
     """Look again at the next call: entry points have changed."""
     for cached in (kinds, _kinds):
         cached.cache_clear()
+    discovery.forget(WEBHOOKS)
 
 
 @cache
 def _kinds() -> dict[str, tuple[type[WebhookKind], str]]:
-    return named(WebhookKind, webhook_kinds, WEBHOOKS)  # type: ignore[type-abstract]
+    return named(WebhookKind, webhook_kinds, WEBHOOKS, CONTRACT_VERSION)  # type: ignore[type-abstract]

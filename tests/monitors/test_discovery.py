@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from catalogue.discovery import NameTakenError
 from monitors import discovery
 from monitors import statistics as package
 from monitors.contract import Kind
@@ -109,7 +110,7 @@ def test_a_plug_in_that_cannot_be_used_is_refused_with_a_reason_and_the_rest_is_
 def test_two_statistics_of_one_name_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "second_overlap.py").write_text(OVERLAP.replace('"overlap"', '"psi"'))
     monkeypatch.setattr(package, "__path__", [*package.__path__, str(tmp_path)])
-    with pytest.raises(discovery.NameTakenError, match="psi"):
+    with pytest.raises(NameTakenError, match="psi"):
         discovery.statistics()
 
 

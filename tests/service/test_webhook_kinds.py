@@ -18,7 +18,7 @@ from botocore.exceptions import ClientError
 from moto import mock_aws
 from starlette.testclient import TestClient
 
-from monitors import discovery as statistics
+from catalogue import discovery as catalogue
 from service.outbound import AddressNotAllowed, Guard
 from service.settings import Settings
 from service.webhook_kinds import discovery
@@ -150,7 +150,7 @@ class Pager(PostingKind):
 
 def test_a_kind_of_another_package_is_found_by_its_entry_point(monkeypatch: pytest.MonkeyPatch) -> None:
     point = EntryPoint("acme", f"{__name__}:Pager", discovery.WEBHOOKS)
-    monkeypatch.setattr(statistics, "entry_points", lambda group: [point] if group == discovery.WEBHOOKS else [])
+    monkeypatch.setattr(catalogue, "entry_points", lambda group: [point] if group == discovery.WEBHOOKS else [])
     discovery.forget()
     try:
         assert type(discovery.kinds()["acme_pager"]) is Pager
