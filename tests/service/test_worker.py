@@ -14,6 +14,7 @@ import pytest
 
 from service.confinement import Answer
 from service.worker import Crashed, Limits, TooLong, TooMuchMemory, Worker, WorkFailed, WorkRefused, network_remains
+from tests.service.opened import opened
 
 
 @pytest.fixture(scope="module")
@@ -102,6 +103,48 @@ def test_no_connection_is_made_even_past_python(worker: Worker, listening: socke
     listening.settimeout(0.2)
     with pytest.raises(TimeoutError):
         listening.accept()
+
+
+ALONE = """
+import ctypes, os, sys
+from pathlib import Path
+
+user = os.getuid()
+if ctypes.CDLL(None).unshare(0x10000000) == 0:  # a namespace of users that may make none for a network
+    Path("/proc/self/setgroups").write_text("deny")
+    Path("/proc/self/uid_map").write_text(f"0 {user} 1")
+    Path("/proc/sys/user/max_net_namespaces").write_text("0")
+
+from service.worker import Worker, WorkFailed, network_remains
+from tests.service.opened import opened
+
+with opened(Path(sys.argv[1])):
+    print("remains:", network_remains() or "no")
+worker = Worker("tests.service.trials")
+try:
+    worker.call("deeds.open_socket", {"port": 9})
+except WorkFailed as failed:
+    print(failed.detail)
+worker.close()
+"""
+
+
+def test_start_up_says_it_when_the_network_is_left_to_the_worker(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", ALONE, str(tmp_path)]
+    done = subprocess.run(
+        command, cwd=Path(__file__).parents[2], check=True, capture_output=True, text=True, timeout=120
+    )
+    assert "remains: no" not in done.stdout
+    assert "the worker process keeps the network of this one" in done.stdout
+    assert "the worker process may not do this: socket" in done.stdout
+
+
+def test_start_up_says_nothing_of_it_where_the_network_is_cut(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with opened(tmp_path):
+        said = capsys.readouterr().out
+    assert ("keeps the network" in said) == bool(network_remains())
 
 
 @pytest.mark.parametrize(
