@@ -48,7 +48,7 @@ def columns(named: Sequence[str] | None, count: int, manifest: Manifest, *, made
         if named is None:
             raise Refusal(
                 f"the file does not name its {count} columns, and a guess could give a wrong number; say them in the "
-                'manifest, in the model\'s order: {"columns": [...]}'
+                'manifest, in the model\'s order: ?manifest={"columns": [...]}'
             )
         return tuple(named)
     if len(declared) != count:

@@ -49,10 +49,13 @@ def within(*, trees: int | None = None, columns: int | None = None) -> None:
 def _pickled(data: bytes) -> str:
     """Return what kind of pickle some bytes are, "" where they are none."""
     head = data[:4096]
-    for magic, squeezed in ((b"\x1f\x8b", "gzip"), (b"\x78\x01", "zlib"), (b"\x78\x9c", "zlib"), (b"\x78\xda", "zlib")):
+    for magic, squeezed in (
+        (b"\x1f\x8b", "gzip"),
+        *((bytes((0x78, level)), "zlib") for level in (0x01, 0x5E, 0x9C, 0xDA)),
+    ):
         if data.startswith(magic):
             return f"a compressed file ({squeezed}), as joblib writes pickles"
-    for magic in (b"\x28\xb5\x2f\xfd", b"BZh", b"\xfd7zXZ", b"\x04\x22\x4d\x18"):
+    for magic in (b"\x28\xb5\x2f\xfd", b"BZh", b"\xfd7zXZ", b"\x5d\x00\x00", b"\x04\x22\x4d\x18"):
         if data.startswith(magic):
             return "a compressed file, as joblib and others write pickles"
     if data[:1] == b"\x80" and data[1:2] in b"\x00\x01\x02\x03\x04\x05" and len(data) > 2:

@@ -849,10 +849,10 @@ def _reasons(
         return {"reasons": [], "reasons_note": note}
     if isinstance(favourable, Mapping):
         sign = -1.0 if "above" in favourable else 1.0
-        words = f"{next(iter(favourable))} {next(iter(favourable.values()))}"
+        words = f"an outcome {next(iter(favourable))} {next(iter(favourable.values()))}"
     else:
         sign = -1.0 if class_ is not None and text_of(favourable) == class_ else 1.0
-        words = text_of(favourable)
+        words = f"the outcome {text_of(favourable)}"
     against = sorted(
         ((name, value) for name, value in attributions.items() if value is not None and value * sign > 0),
         key=lambda pair: (-abs(pair[1]), pair[0]),

@@ -60,7 +60,7 @@ class Tokens(Method):
         bound = question.bound
         texts = bound.model.texts & set(bound.inputs)
         if not texts:
-            return "the model takes no text; the version's schema says which features are of the type text"
+            return "the model takes no text: tokens explain features of the type text, of a model behind an endpoint"
         for name in texts:
             if bound.parts.count(bound.parts[bound.inputs.index(name)]) > 1:
                 return f"the text {name!r} is in a group with other inputs, so its parts are not explained alone"

@@ -226,6 +226,8 @@ async def put_artifact(
     if kind == "application/json" and b'"endpoint"' in data[:65536] and b'"learner"' not in data[:65536]:
         body: ArtifactBody = validated(ArtifactBody, _json(data, "the body"))
         given, endpoint, content = body.manifest, body.endpoint, None
+    elif kind == "multipart/form-data":
+        raise Unprocessable("the file itself is the body, not a part of a form: curl --data-binary @model.json")
     else:
         told = {} if manifest is None else _json(manifest.encode(), "the parameter manifest")
         given, endpoint, content = validated(_ManifestBody, told), None, data
@@ -514,15 +516,17 @@ def _csv(told: Mapping[str, Any]) -> str:
     writer = csv.writer(out, lineterminator="\n")
     if told["kind"] == "local":
         head = ["prediction_id", "version", "artifact_digest", "method", "exact", "output", "class", "base_value"]
-        writer.writerow([*head, "prediction", "feature", "attribution", "error", "token", "start"])
+        head += ["seed", "prediction"]
+        writer.writerow([*head, "feature", "value", "attribution", "error", "token", "start"])
         for item in told["items"]:
             for name, value in item["attributions"].items():
                 error = None if item["error"] is None else item["error"].get(name)
-                cells = [item[column] for column in head]
-                writer.writerow([cell(each) for each in [*cells, item["prediction"], name, value, error, None, None]])
+                cells = [*(item[column] for column in head), name]
+                logged = (item.get("features") or {}).get(name)
+                writer.writerow([cell(each) for each in [*cells, logged, value, error, None, None]])
                 for token in (item.get("tokens") or {}).get(name, ()):
                     about = [token["attribution"], token["error"], token["text"], token["start"]]
-                    writer.writerow([cell(each) for each in [*cells, item["prediction"], name, *about]])
+                    writer.writerow([cell(each) for each in [*cells, None, *about]])
     elif told["kind"] == "global":
         writer.writerow(["feature", "importance", "low", "high", "baseline_importance"])
         for entry in told["features"]:

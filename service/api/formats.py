@@ -97,4 +97,6 @@ def cell(value: Any) -> Any:
         return f"'{value}"
     if isinstance(value, datetime):
         return format_time(value)
+    if isinstance(value, bool):
+        return str(value).lower()
     return "" if value is None else value

@@ -22,7 +22,7 @@ from service.pages.visit import ModelVisit, Visit
 from service.problems import NotFound, Problem
 from service.runs import decode_results
 from service.tables import ModelRow, RunRow
-from service.words import text_of
+from service.words import parse_time, text_of
 
 WINDOWS = 90
 BARS = 20
@@ -90,7 +90,7 @@ def sheet(visit: Visit, uid: str) -> SheetPage:
         uid=uid,
         model=model.name,
         version=told["version"],
-        created_at=told["created_at"],
+        created_at=formats.moment(parse_time(told["created_at"])),
         kept=bool(told["kept"]),
         favourable="" if favourable is None else _words(favourable),
         items=tuple(_local(item) for item in told["items"]),

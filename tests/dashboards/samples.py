@@ -1098,7 +1098,7 @@ def explained() -> explanation.LocalExplanation:
         ),
         note="47 antithetic pairs of orders",
         texts=(explanation.ExplainedText(feature=HOSTILE, parts=parts, strongest=parts[:3]),),
-        reasons=(f"{HOSTILE} = 3 spoke against 0", "age = missing spoke against 0"),
+        reasons=(f"{HOSTILE} = 3 spoke against the outcome 0", "age = missing spoke against the outcome 0"),
     )
 
 

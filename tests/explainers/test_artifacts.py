@@ -328,6 +328,16 @@ def test_the_name_of_a_file_counts_for_nothing(tmp_path: Path, renamed: str) -> 
     assert list(tmp_path.iterdir()) == [path]
 
 
+@pytest.mark.parametrize("level", [1, 3, 6, 9])
+@pytest.mark.parametrize("squeezed", ["zlib", "gzip", "bz2", "lzma", "xz"])
+def test_compressed_joblib_files_are_named(tmp_path: Path, squeezed: str, level: int) -> None:
+    out = io.BytesIO()
+    joblib.dump(Touch(tmp_path / "canary"), out, compress=(squeezed, level))
+    with pytest.raises(Refusal, match="as joblib"):
+        load(out.getvalue(), Manifest())
+    assert not list(tmp_path.iterdir())
+
+
 def test_types_that_are_not_on_the_list_are_named(tmp_path: Path) -> None:
     with pytest.raises(Refusal, match=r"types that are not loaded here.*posix\.system"):
         load(hostile("function in skops", tmp_path), Manifest())

@@ -14,8 +14,13 @@ import numpy as np
 import pandas as pd
 import pytest
 import shap
+import skops.io
 from pydantic import SecretStr
 from pytest_httpserver import HTTPServer
+from sklearn.compose import ColumnTransformer
+from sklearn.linear_model import LinearRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import OneHotEncoder
 from starlette.testclient import TestClient
 from werkzeug import Request, Response
 
@@ -144,9 +149,13 @@ def test_a_prediction_is_explained_by_its_id(client: TestClient) -> None:
         ("p0", "age"), ("p0", "income"), ("p0", "debt"), ("p1", "age"),
     ]  # fmt: skip
     assert float(rows[0]["attribution"]) == item["attributions"]["age"]
+    assert float(rows[0]["value"]) == pytest.approx(item["features"]["age"])
+    assert (rows[0]["exact"], rows[0]["seed"]) == ("true", "0")
     printed = client.get(f"/v1/explanations/{told['id']}", headers={"accept": "text/html"}, follow_redirects=False)
     assert printed.headers["location"] == f"/explanations/{told['id']}"
-    assert digest in client.get(printed.headers["location"]).text
+    sheet = client.get(printed.headers["location"]).text
+    assert digest in sheet
+    assert told["id"] in sheet
     page = client.get("/models/loans/explain.json?q=p0").json()
     assert page["explained"]["contributions"][0]["attribution"] == max(item["attributions"].values(), key=abs)
 
@@ -215,6 +224,31 @@ def test_what_cannot_be_loaded_safely_is_refused_with_a_sentence(
     assert answer.status_code == 422
     assert sentence in answer.json()["detail"]
     assert client.get("/v1/models/bare/versions/1/artifact").status_code == 404
+
+
+def test_a_form_is_refused_with_how_to_send_the_file(client: TestClient) -> None:
+    answer = client.put("/v1/models/bare/versions/1/artifact", files={"file": artifact()})
+    assert answer.status_code == 422
+    assert "the file itself is the body" in answer.json()["detail"]
+
+
+def test_tokens_are_refused_where_no_text_is_asked_of_an_endpoint(client: TestClient) -> None:
+    body: dict[str, Any] = {"prediction_ids": ["p0"], "method": "tokens"}
+    answer = client.post("/v1/models/loans/explanations", json=body)
+    assert answer.status_code == 422
+    sentence = "the model takes no text: tokens explain features of the type text, of a model behind an endpoint"
+    assert answer.json()["detail"] == sentence
+    # a text that a file takes, as one category of many, is no running text to it
+    schema = {"features": [{"name": "note", "type": "text"}, {"name": "age", "type": "numeric"}]}
+    declared = {"name": "notes", "task": "regression", "schema": schema}
+    assert client.post("/v1/models", json=declared).status_code == 201
+    frame = pd.DataFrame({"note": ["good", "bad"] * 50, "age": np.arange(100.0)})
+    before = ColumnTransformer([("note", OneHotEncoder(), ["note"]), ("age", "passthrough", ["age"])])
+    fitted = make_pipeline(before, LinearRegression()).fit(frame, frame["age"])
+    assert put(client, skops.io.dumps(fitted), "notes").status_code == 200
+    asked: dict[str, Any] = {"records": [{"features": {"note": "good", "age": 3}}], "method": "tokens"}
+    refused = client.post("/v1/models/notes/explanations", json=asked)
+    assert (refused.status_code, refused.json()["detail"]) == (422, sentence)
 
 
 def test_columns_that_the_schema_does_not_have_are_refused(client: TestClient) -> None:
