@@ -23,6 +23,7 @@ from monitors.contract import (
     CountedBias,
     Counts,
     Direction,
+    Metric,
     Parameters,
     Result,
     Role,
@@ -33,6 +34,7 @@ from monitors.contract import (
     Verdict,
 )
 from monitors.facets import FAVOURABLE, UNKNOWN, Facets, FacetSample, facet_cells
+from monitors.group_performance import performance_of_groups
 from monitors.null import CALIBRATING, ENOUGH_BLOCKS, TAIL_ONLY
 from monitors.outcomes import fortunes
 from monitors.resampling import drawn_counts
@@ -61,7 +63,11 @@ class BiasParameters(Parameters):
     metrics: list[str] = Field(
         ["DPPL"], description="Metrics that are judged. Those that need labels make the monitor wait for them."
     )
-    also: list[str] = Field(["all"], description="Metrics that are shown without a verdict; `all` for every one.")
+    also: list[str] = Field(
+        ["all"],
+        description="Metrics that are shown without a verdict; `all` for every one of bias. Names of performance "
+        "metrics (`accuracy`, `roc_auc`) are shown of each group.",
+    )
     fairlearn: list[str] = Field(
         [
             "demographic_parity_difference",
@@ -145,6 +151,11 @@ class BiasParameters(Parameters):
         shown = known if "all" in self.also else {name: known[name] for name in self.also if name in known}
         names = dict.fromkeys([*self.metrics, *shown])
         return [replace(known[name], compat=self.compat) for name in names]
+
+    def performance(self) -> list[Metric]:
+        """Return the metrics of performance that are shown of each group."""
+        known = discovery.metrics()
+        return [known[name] for name in dict.fromkeys(self.also) if name in known]
 
     @property
     def waits(self) -> bool:
@@ -479,6 +490,10 @@ def _of_attribute(
         elif isinstance(metric, SampledBias):
             yield from _sampled(comparison, parameters, window, metric)
     yield from _fairlearn(parameters, window)
+    if metrics := parameters.performance():
+        names, _, _ = _told(parameters, window, labels=True)
+        places = {place: name for place, name in enumerate(window.names) if name in names}
+        yield from performance_of_groups(comparison, attribute, places, metrics, parameters.min_group)
 
 
 def _sizes(people: People) -> Iterator[Result]:

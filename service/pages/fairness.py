@@ -7,7 +7,7 @@ from dashboards import charts, formats
 from dashboards.fairness import RATIO, FairnessPage, Figure, Gap, Group, dots
 from dashboards.page import Empty
 from dashboards.standing import Standing, standing_of, worst
-from monitors import discovery, parity
+from monitors import discovery
 from service.baselines import task_of
 from service.pages import commands
 from service.pages.drift import Document, Key, Reading, choices, choose
@@ -144,7 +144,8 @@ def _groups(found: Sequence[Document], attribute: str, told: set[str]) -> tuple[
     mine = [one for one in found if one.get("attribute") == attribute]
     rates: dict[str, list[tuple[str, float]]] = {}
     for one in mine:
-        if one["metric"] in parity.RATES and one.get("value") is not None:
+        alone = one.get("group") and not one.get("reference_group")
+        if alone and one["metric"] != SHARE and one.get("value") is not None:
             rates.setdefault(str(one["group"]), []).append((str(one["metric"]), float(one["value"])))
     return tuple(
         Group(
