@@ -12,10 +12,7 @@ from pathlib import Path
 from threading import Thread
 from typing import Any, ClassVar
 
-import boto3
 import pytest
-from botocore.exceptions import ClientError
-from moto import mock_aws
 from starlette.testclient import TestClient
 
 from catalogue import discovery as catalogue
@@ -229,6 +226,10 @@ SAGEMAKER: Mapping[str, Any] = {
 @contextmanager
 def simulated_sagemaker() -> Iterator[tuple[str, Any]]:
     """Run moto's SageMaker behind an address of this host; yield the address and a client that looks inside."""
+    import boto3
+    from botocore.exceptions import ClientError
+    from moto import mock_aws
+
     with mock_aws():
         inside = boto3.client("sagemaker", region_name="eu-west-1")
 
