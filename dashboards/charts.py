@@ -889,6 +889,110 @@ def strengths(identity: str, title: str, found: Sequence[Strength]) -> Chart:
     )
 
 
+@dataclass(frozen=True, kw_only=True)
+class Heeded:
+    """How much the model heeds a column, as a share of all it heeds, and how far the column moved."""
+
+    column: str
+    importance: float
+    times: float
+    standing: Standing
+
+
+NAMED_MARKS = 8
+
+
+def quadrant(found: Sequence[Heeded], equal: float) -> Chart:
+    """Return how far each column moved by how much the model heeds it; ``equal`` is the share if all counted alike.
+
+    The few with the most of both are named. What lies above the line and to its right moved and matters.
+    """
+    description = (
+        "How far each column moved, as a multiple of the smallest effect that counts, by how much the model heeds it. "
+        "The dashed lines are the limit, and the share that each would have if all counted alike: what is above and to "
+        "the right moved and matters."
+    )
+    shown = sorted(found, key=lambda one: (-one.importance * one.times, one.column))[:MARKS]
+    values = [
+        {
+            "column": one.column,
+            "importance": one.importance,
+            "times": one.times,
+            "state": one.standing.value,
+            "share": f"{100 * one.importance:.1f} %",
+            "moved": f"{formats.number(one.times, 3)} ×",
+            "name": one.column if place < NAMED_MARKS else "",
+        }
+        for place, one in enumerate(shown)
+    ]
+    x = {
+        "field": "importance",
+        "type": "quantitative",
+        "title": "share of what the model heeds",
+        "axis": {"format": ".0%", "tickCount": 6},
+        "scale": {"type": "sqrt", "zero": True},
+    }
+    y = {
+        "field": "times",
+        "type": "quantitative",
+        "title": "times the smallest effect that counts",
+        "axis": {"tickCount": 6},
+        "scale": {"type": "sqrt", "zero": True},
+    }
+    rule = {"type": "rule", "color": "var(--limit)", "strokeDash": [5, 4], "strokeWidth": 1.5, "aria": False}
+    tooltip = [
+        {"field": "column", "title": "column"},
+        {"field": "moved", "title": "moved"},
+        {"field": "share", "title": "heeded"},
+    ]
+    marks = _verdicts(y, tooltip)
+    spec = {
+        "data": {"values": values},
+        "layer": [
+            {
+                "data": {"values": [{"times": 1}]},
+                "mark": rule,
+                "encoding": {
+                    "y": {"field": "times", "type": "quantitative"},
+                    "x": {"value": 0},
+                    "x2": {"value": "width"},
+                },
+            },
+            {
+                "data": {"values": [{"importance": equal}]},
+                "mark": rule,
+                "encoding": {
+                    "x": {"field": "importance", "type": "quantitative"},
+                    "y": {"value": 0},
+                    "y2": {"value": "height"},
+                },
+            },
+            {**marks, "transform": [], "encoding": {**marks["encoding"], "x": x}},
+            {
+                "mark": {
+                    "type": "text",
+                    "align": "left",
+                    "dx": 8,
+                    "fontSize": 11,
+                    "limit": 140,
+                    "color": "var(--ink)",
+                    "aria": False,
+                },
+                "encoding": {"x": x, "y": y, "text": {"field": "name"}},
+            },
+        ],
+    }
+    return Chart(
+        id="quadrant",
+        title="What moved, and whether it matters",
+        description=description,
+        spec=specification(spec, description, 260),
+        height=320,
+        columns=("Column", "Heeded", "Times the smallest effect that counts"),
+        rows=tuple((one.column, one.importance, one.times) for one in shown),
+    )
+
+
 # --- performance ------------------------------------------------------------------------------------------------------
 
 

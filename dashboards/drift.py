@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import ClassVar
 
+from dashboards import charts
 from dashboards.charts import Chart
 from dashboards.model import ModelPage
 from dashboards.page import Spark
@@ -128,7 +129,20 @@ class DriftPage(ModelPage):
     """What holds for several columns and is said once."""
     heatmap: Chart | None
     heatmap_note: str
+    quadrant: Chart | None = None
+    """How far the window's features moved by how much the model heeds them; None where that is not known of two."""
     panel: ColumnPanel | None
+
+
+def quadrant(columns: Sequence[ColumnDrift]) -> Chart | None:
+    """Return drift by importance of the columns of which both are known; None of fewer than two."""
+    found = [
+        charts.Heeded(column=one.column, importance=one.importance, times=one.strength, standing=one.standing)
+        for one in columns
+        if one.importance is not None and one.strength is not None
+    ]
+    heeded = [one for one in columns if one.importance is not None]
+    return charts.quadrant(found, 1 / len(heeded)) if len(found) > 1 else None
 
 
 def common_notes(columns: Sequence[ColumnDrift]) -> tuple[str, ...]:

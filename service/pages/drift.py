@@ -14,6 +14,7 @@ from dashboards.drift import (
     WindowChoice,
     common_notes,
     ordered,
+    quadrant,
     strength,
 )
 from dashboards.page import Empty, Spark
@@ -183,6 +184,7 @@ def build(visit: Visit, name: str) -> DriftPage:
         notes=common_notes(columns_shown),
         heatmap=heat,
         heatmap_note=note,
+        quadrant=quadrant(columns_shown),
         panel=_panel(at, current, columns_shown, series, shown, reading) if current else None,
     )
 

@@ -160,6 +160,13 @@ def hostile_drift(theme: str = "auto") -> drift.DriftPage:
         ),
         notes=PAYLOADS[:3],
         heatmap=charts.heatmap(cells, PAYLOADS[:50], DAY),
+        quadrant=charts.quadrant(
+            [
+                charts.Heeded(column=name, importance=0.01, times=2.0, standing=Standing.VIOLATED)
+                for name in PAYLOADS[:50]
+            ],
+            0.02,
+        ),
         panel=replace(
             page.panel,
             drift=replace(page.panel.drift, column=PAYLOADS[9], unit=PAYLOADS[11]),
@@ -204,6 +211,10 @@ def spark(column: int = 0) -> Spark:
     return Spark.of(values, standings, "last 29 windows")
 
 
+SHARES = (0.02, 0.31, 0.22, 0.16, 0.11, 0.07, 0.05, 0.03, 0.02, 0.01, 0.0)
+"""What the model heeds of each name, as shares."""
+
+
 def column_drift(index: int, day: int = 28) -> drift.ColumnDrift:
     far = strength_of(index, day)
     numeric = index % 3 != 1
@@ -228,6 +239,7 @@ def column_drift(index: int, day: int = 28) -> drift.ColumnDrift:
         recent=spark(min(index, 4)),
         violated_windows=sum(strength_of(index, day) > 1 for day in range(29)),
         windows=29,
+        importance=SHARES[index] if NAMES[index] not in ("prediction", "score") else None,
     )
 
 
@@ -495,6 +507,7 @@ def drift_page(theme: str = "auto", category: bool = False) -> drift.DriftPage:
         notes=("calibrating: assumes independent rows (11 of 20 blocks)",),
         heatmap=heatmap(),
         heatmap_note="",
+        quadrant=drift.quadrant([column_drift(i) for i in range(len(NAMES))]),
         panel=panel(category),
     )
 

@@ -12,7 +12,7 @@ from jinja2 import UndefinedError
 from markupsafe import escape
 
 from dashboards import charts, formats
-from dashboards.drift import ordered, strength
+from dashboards.drift import ordered, quadrant, strength
 from dashboards.page import Page, Spark, View, environment
 from dashboards.standing import Standing, standing_of, worst
 from tests.dashboards import samples
@@ -225,6 +225,21 @@ def test_a_heatmap_names_its_cells_and_marks_what_was_not_measured() -> None:
     silent = [one for one in values if one["strength"] is None]
     assert {one["column"] for one in silent} == {"purpose"}
     assert {one["times"] for one in silent} == {"not measured"}
+
+
+def test_the_quadrant_holds_the_columns_of_which_drift_and_importance_are_known_and_names_the_few_that_matter() -> None:
+    columns = [samples.column_drift(place) for place in range(len(samples.NAMES))]
+    chart = samples.drift_page().quadrant
+    assert chart is not None
+    known = {one.column: one for one in columns if one.importance is not None and one.strength is not None}
+    assert {row[0] for row in chart.rows} == set(known)
+    assert "purpose" not in known  # it was not measured
+    assert [row[0] for row in chart.rows] == sorted(known, key=lambda name: (-(known[name].impact or 0), name))
+    values = chart.spec["data"]["values"]
+    assert [bool(one["name"]) for one in values] == [place < 8 for place in range(len(values))]
+    heeded = sum(one.importance is not None for one in columns)
+    assert chart.spec["layer"][1]["data"]["values"] == [{"importance": 1 / heeded}]
+    assert quadrant(columns[:1]) is None
 
 
 def test_names_that_users_chose_stand_where_vega_makes_no_expression_of_them() -> None:
