@@ -127,18 +127,29 @@ class Worker:
         with the task's own sentence, TooLong, TooMuchMemory, Crashed, or WorkFailed with the error that it raised.
         """
         limits = limits or Limits()
-        template = self._taken()
+        template, process = self._started(task, limits)
         try:
-            process = _Process(template, task, limits)
             try:
                 frame = Frame("task", {"task": task, "document": document}, tables or {}, files or {})
                 return process.work(frame, limits, reply, check)
             finally:
                 process.end()
                 if self._stocks and process.used:
-                    template.prepare(task, process.used)
+                    with suppress(Crashed):  # there is an answer all the same
+                        template.prepare(task, process.used)
         finally:
             self._given_back(template)
+
+    def _started(self, task: str, limits: Limits, *, again: bool = True) -> tuple["_Template", "_Process"]:
+        """Return a fresh process and the template that it is a fork of; one that ended meanwhile is replaced, once."""
+        template = self._taken()
+        try:
+            return template, _Process(template, task, limits)
+        except BaseException as error:
+            self._given_back(template)
+            if not again or not isinstance(error, Crashed):
+                raise
+        return self._started(task, limits, again=False)
 
     def close(self) -> None:
         """End the template, once nobody uses it."""
@@ -152,8 +163,11 @@ class Worker:
     def _taken(self) -> "_Template":
         """Return the template, counted as in use."""
         with self._lock:
-            if self._template is None or not self._template.lives():
-                self._template = _Template(self._tasks)
+            if self._template is not None and not self._template.lives():
+                if not self._template.users:
+                    self._template.end()
+                self._template = None
+            self._template = self._template or _Template(self._tasks)
             self._template.users += 1
             self._template.uses += 1
             return self._template
@@ -163,11 +177,11 @@ class Worker:
             template.users -= 1
             if template.users:
                 return
-            self._timer.cancel()
-            kept = self._stocks and not self._closed
-            self._timer = threading.Timer(IDLE_SECONDS, self._let_go, (template, template.uses))
-            self._timer.daemon = True
+            kept = self._stocks and not self._closed and template is self._template and template.lives()
             if kept:
+                self._timer.cancel()
+                self._timer = threading.Timer(IDLE_SECONDS, self._let_go, (template, template.uses))
+                self._timer.daemon = True
                 self._timer.start()
         if not kept:
             self._let_go(template, template.uses)
@@ -234,6 +248,7 @@ class _Template:
 
     def __init__(self, tasks: str) -> None:
         self.users = self.uses = 0
+        self._gone = False
         self._lock = threading.Lock()
         self._needed: frozenset[str] = frozenset()
         self._scratch = tempfile.TemporaryDirectory(prefix="plumbline-worker-", ignore_cleanup_errors=True)
@@ -257,7 +272,7 @@ class _Template:
 
     def lives(self) -> bool:
         """Return whether it can be forked."""
-        return self._popen.poll() is None
+        return not self._gone and self._popen.poll() is None
 
     def fork(self, order: Order, pipes: Sequence[int]) -> int:
         """Have a process forked with the ends of its pipes and return its id."""
@@ -286,8 +301,12 @@ class _Template:
     def _asked(self, order: Order, pipes: Sequence[int] = ()) -> int:
         with self._lock:
             self._told(order, pipes)
-            answer = self._orders.recv(64)
+            try:
+                answer = self._orders.recv(64)
+            except ConnectionError:
+                answer = b""
         if not answer:
+            self._gone = True
             self._said.seek(0)
             log.warning("worker template ended", said=self._said.read()[-2000:].decode(errors="replace"))
             raise Crashed("the process that worker processes are made from has ended")
@@ -297,6 +316,7 @@ class _Template:
         try:
             socket.send_fds(self._orders, [msgspec.json.encode(order)], list(pipes))
         except OSError as error:
+            self._gone = True
             raise Crashed(f"no worker process can be started: {error}") from error
 
 
