@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from random import SystemRandom
 from typing import Any
 
 import httpx2
@@ -20,10 +21,14 @@ START_SECONDS = 180.0
 
 
 def free_port() -> int:
-    """Return a port of this host that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """Return a port of this host that nobody listens on.
+
+    Clients are given ports above these: one that knocks while nobody listens would sooner or later reach itself.
+    """
+    while True:
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", SystemRandom().randrange(10_000, 32_768)))
+            return int(probe.getsockname()[1])
 
 
 @dataclass
