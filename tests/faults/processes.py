@@ -37,14 +37,17 @@ FORK = multiprocessing.get_context("fork")
 
 
 class SharedClock:
-    """A clock in memory shared by forked processes: so many times faster than the machine's, moved at will."""
+    """A clock in memory shared by forked processes: so many times faster than the machine's, moved at will.
+
+    Its numbers have no lock: who is killed while holding one would stop the clock of all others.
+    """
 
     def __init__(self, start: datetime, speed: float = 1.0) -> None:
         self._start = start
         self._speed = speed
-        self._began = FORK.Value("d", time.monotonic())
-        self._moved = FORK.Value("d", 0.0)
-        self._stopped = FORK.Value("d", float("inf"))
+        self._began = FORK.RawValue("d", time.monotonic())
+        self._moved = FORK.RawValue("d", 0.0)
+        self._stopped = FORK.RawValue("d", float("inf"))
 
     def now(self) -> datetime:
         """Return the time that all processes have."""

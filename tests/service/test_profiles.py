@@ -11,7 +11,7 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 from scipy.sparse import csr_array
-from sqlalchemy import select
+from sqlalchemy import event, select
 
 from monitors.layout import CategoryLayout, Layout, NumericLayout
 from monitors.profile import CategoryProfile, NumericProfile, Profile
@@ -155,16 +155,24 @@ def tell(shop: Shop, seed: int, steps: int = 40) -> Story:
     rows = story.told()
     for name in ("a", "b"):
         mine = rows[rows["version"] == name]
-        for first, last in ((0, LENGTH), (5, 60), (24, 48), (30, 31)):
-            for labels in (False, True):
-                inside = mine[(mine["bucket"] >= START // HOUR + first) & (mine["bucket"] < START // HOUR + last)]
-                with shop.database.reading() as session:
-                    version = session.get_one(VersionRow, shop.version_ids[name])
-                    found = shop.profiles.window(session, version, 1, hours(first, last), labels=labels)
-                    cut = shop.profiles.bucket_outcomes(session, version, 1, hours(first, last)) if labels else None
+        spans = [hours(0, LENGTH), hours(5, 60), hours(24, 48), hours(30, 31)]
+        for labels in (False, True):
+            with shop.database.reading() as session:
+                version = session.get_one(VersionRow, shop.version_ids[name])
+                asked = [[spans[0]], [spans[1]], [spans[2]], [spans[3]], [spans[3], hours(40, 90)]]
+                *profiles, apart = shop.profiles.windows(session, version, 1, asked, labels=labels)
+                cuts = [shop.profiles.bucket_outcomes(session, version, 1, span) if labels else None for span in spans]
+            for span, found, cut in zip(spans, profiles, cuts, strict=True):
+                inside = mine[mine["bucket"].isin(span.hours)]
                 check(found, inside, layouts[name], labels=labels)
                 if labels and len(inside):
                     check_hours(cut, inside, layouts[name])
+            check(
+                apart,
+                mine[mine["bucket"].isin([*hours(30, 31).hours, *hours(40, 90).hours])],
+                layouts[name],
+                labels=labels,
+            )
     return story
 
 
@@ -358,6 +366,27 @@ def test_a_window_inside_a_writing_session_is_stored_with_it(tmp_path: Path) -> 
         assert shop.profiles.window(session, version, 1, hours(0, 24)).rows == 1
     with shop.database.reading() as session:
         assert len(session.scalars(select(ProfileRow)).all()) == 1
+
+
+def test_many_windows_cost_as_many_statements_as_one(tmp_path: Path) -> None:
+    shop = Shop(tmp_path / "data")
+    with_layout(shop)
+    posted(shop, [START + hour * HOUR for hour in range(40 * 24)])
+    statements: list[str] = []
+
+    def counted(asked: list[list[Span]]) -> int:
+        statements.clear()
+        with shop.database.reading() as session:
+            version = session.get_one(VersionRow, shop.version_ids["a"])
+            profiles = shop.profiles.windows(session, version, 1, asked)
+        assert [profile.rows for profile in profiles] == [6] * len(asked)
+        return len(statements)
+
+    rows_of(shop, 0, 40 * 24)
+    days = [[hours(24 * day + 3, 24 * day + 9)] for day in range(40)]
+    counted(days)  # builds the hours
+    event.listen(shop.database.engine, "before_cursor_execute", lambda *said: statements.append(said[2]))
+    assert counted(days) == counted(days[:1]) < 12
 
 
 def test_a_window_of_part_of_an_hour_is_refused(tmp_path: Path) -> None:
