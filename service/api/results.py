@@ -1,13 +1,14 @@
 """What was found: runs, their results, series of one metric, and the profile of any window."""
 
 from collections.abc import Iterator, Mapping
+from datetime import datetime
 from typing import Annotated, Any, Literal
 
 import numpy as np
 import pyarrow as pa
 from fastapi import APIRouter, Query, Request, Response
-from sqlalchemy import Select, select
-from sqlalchemy.orm import Session
+from sqlalchemy import ColumnElement, Select, select
+from sqlalchemy.orm import Session, aliased
 
 from monitors.layout import CategoryLayout, Layout, NumericLayout
 from monitors.profile import CategoryProfile, NumericProfile
@@ -127,11 +128,14 @@ def _selected(
     status: str | None,
     revision: str | None,
     monitor: MonitorRow | None,
+    as_of: datetime | None = None,
 ) -> Select[Any]:
     statement = select(RunRow).where(RunRow.model_id == model.id)
     if monitor is not None:
         statement = statement.where(RunRow.monitor_id == monitor.id)
-    if revision != "all":
+    if as_of is not None:
+        statement = statement.where(*_in_force(as_of))
+    elif revision != "all":
         statement = statement.where(RunRow.current.is_(True))
     if version is not None:
         statement = statement.where(RunRow.version_id == version_named(session, model, version).id)
@@ -142,6 +146,20 @@ def _selected(
     if (last := moment(end, "to")) is not None:
         statement = statement.where(RunRow.starts_at < last)
     return statement
+
+
+def _in_force(as_of: datetime) -> tuple[ColumnElement[bool], ...]:
+    """Return the conditions that a run was the newest revision of its window that was finished at a time."""
+    later = aliased(RunRow)
+    newer = select(later.id).where(
+        later.monitor_id == RunRow.monitor_id,
+        later.version_id == RunRow.version_id,
+        later.starts_at == RunRow.starts_at,
+        later.ends_at == RunRow.ends_at,
+        later.revision > RunRow.revision,
+        later.finished_at <= as_of,
+    )
+    return RunRow.finished_at <= as_of, ~newer.exists()
 
 
 def _page(session: Session, statement: Select[Any], page: Paging) -> tuple[list[RunRow], str | None]:
@@ -245,11 +263,12 @@ def _found(
     *,
     shown: bool,
     oldest_first: bool,
+    as_of: str | None = None,
 ) -> Response:
     with parts.database.reading() as session:
         owner = model_named(session, principal, model)
         watch = None if monitor is None else monitor_named(session, owner, monitor)
-        statement = _selected(session, owner, *times, version, None, None, watch)
+        statement = _selected(session, owner, *times, version, None, None, watch, moment(as_of, "as_of"))
         statement = statement.where(RunRow.document.is_not(None))
         rows, cursor = _page(session, statement, page)
         items = list(_flat(session, rows[::-1] if oldest_first else rows, wanted, shown))
@@ -295,12 +314,24 @@ def series(
     feature: Annotated[str | None, Query(description="Only this feature.")] = None,
     group: Annotated[str | None, Query(description="Only this group.")] = None,
     scale: Annotated[int | None, Query(ge=1, le=366)] = None,
+    as_of: Annotated[str | None, Query(description="As it was known at this time, before later revisions.")] = None,
 ) -> Response:
     """Return the values of one metric window by window, judged or only shown; `limit` counts runs."""
     wanted = {"metric": metric, "feature": feature, "group": group, "scale": scale}
     times = (from_, to)
     return _found(
-        request, parts, principal, model, page, times, version, monitor, wanted, shown=True, oldest_first=True
+        request,
+        parts,
+        principal,
+        model,
+        page,
+        times,
+        version,
+        monitor,
+        wanted,
+        shown=True,
+        oldest_first=True,
+        as_of=as_of,
     )
 
 

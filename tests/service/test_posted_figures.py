@@ -115,6 +115,9 @@ def the_story(company: Company) -> None:
     assert len(company.alerts()) == 1
     series = company.get("metrics", metric="revenue")["items"]
     assert [one["value"] for one in series if one["from"] >= "2026-03-25"] == [100.5, 100.0, 102.0, 70.0, 101.0, 99.0]
+    then = company.get("metrics", metric="revenue", as_of="2026-03-31T03:00:00Z")["items"]
+    assert [one["value"] for one in then if one["from"] >= "2026-03-25"] == [80.0, 100.0, 102.0, 98.0, 101.0, 99.0]
+    assert company.get("metrics", metric="revenue", as_of="2026-03-31T01:00:00Z")["items"] == []
 
 
 def test_thirty_nightly_figures_of_which_one_is_off_alarm_once_and_corrections_revise_them(company: Company) -> None:
