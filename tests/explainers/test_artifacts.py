@@ -328,6 +328,18 @@ def test_the_name_of_a_file_counts_for_nothing(tmp_path: Path, renamed: str) -> 
     assert list(tmp_path.iterdir()) == [path]
 
 
+def test_a_cloudpickle_and_mlflows_folder_are_named() -> None:
+    cloudpickle = pytest.importorskip("cloudpickle")
+    by_value = cloudpickle.dumps(lambda rows: rows)
+    for data, sentence in (
+        (by_value, r"this is a pickle \(cloudpickle\)"),
+        (hostile("mlflow", Path()), r"an MLflow model \(pyfunc\)"),
+        (b"flavors:\n  python_function:\n    loader_module: os\n", "an MLflow model of the flavour python_function"),
+    ):
+        with pytest.raises(Refusal, match=sentence):
+            load(data, Manifest())
+
+
 @pytest.mark.parametrize("level", [1, 3, 6, 9])
 @pytest.mark.parametrize("squeezed", ["zlib", "gzip", "bz2", "lzma", "xz"])
 def test_compressed_joblib_files_are_named(tmp_path: Path, squeezed: str, level: int) -> None:

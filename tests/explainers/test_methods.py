@@ -31,9 +31,9 @@ from sklearn.tree import DecisionTreeRegressor
 from explainers import discovery
 from explainers.artifacts.skops import of_estimator
 from explainers.binding import bind
-from explainers.contract import Bound, Manifest, NotAdditiveError, Refusal, Scale
+from explainers.contract import Bound, Manifest, NotAdditiveError, Question, Refusal, Scale
 from explainers.dependence import partial_dependence
-from explainers.explanation import explain, of_class
+from explainers.explanation import explain, of_class, scale_of, ways
 from explainers.loading import load
 from tests.explainers.oracle import black_box, shapley, smooth
 
@@ -149,6 +149,35 @@ def test_auto_takes_woodelf_from_many_rows_on_and_says_so() -> None:
     assert (many.method, few.method) == ("woodelf", "native")
     assert "faster than the booster's own" in many.why
     assert np.abs(many.attributions.values[:5] - few.attributions.values).max() < SINGLE
+
+
+def auto(bound: Bound, data: pd.DataFrame, rows: int, scale: str | None = None) -> tuple[str, str]:
+    """Return which methods auto would try first, and second."""
+    question = Question(
+        bound=bound, rows=pd.concat([data] * (1 + rows // len(data))).head(rows), background=data.head(20),
+        scale=scale_of(bound, scale),
+    )  # fmt: skip
+    found = ways(question)
+    assert all(why for _, why in found)
+    return found[0][0], found[-1][0]
+
+
+def test_auto_takes_the_fastest_exact_method_and_orders_where_there_is_none(
+    data: pd.DataFrame, answer: np.ndarray
+) -> None:
+    def of(estimator: Any) -> Bound:
+        return bind(of_estimator(estimator.fit(data, answer), Manifest()), Manifest())
+
+    shallow, deep = (of(RandomForestRegressor(3, max_depth=depth, random_state=0)) for depth in (4, 12))
+    booster = xgboost.train({"objective": "binary:logistic"}, xgboost.DMatrix(data, answer > 1), 2)
+    boosted = bind(load(saved(booster), Manifest()), Manifest())
+    assert auto(of(LinearRegression()), data, 5)[0] == "linear"
+    assert (auto(shallow, data, 5)[0], auto(shallow, data, 5000)[0]) == ("tree", "woodelf")
+    assert (auto(deep, data, 5)[0], auto(deep, data, 5000)[0]) == ("tree", "tree")
+    assert (auto(boosted, data, 5)[0], auto(boosted, data, 5000)[0]) == ("native", "woodelf")
+    assert auto(boosted, data, 5, "probability") == ("enumeration", "permutation")
+    wide = pd.DataFrame(np.random.default_rng(0).normal(size=(50, 30)), columns=[f"x{at}" for at in range(30)])
+    assert auto(black_box(lambda x: x.sum(axis=1), tuple(wide.columns)), wide, 5) == ("permutation", "permutation")
 
 
 # --- linear -----------------------------------------------------------------------------------------------------------

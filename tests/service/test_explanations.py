@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import pickle
+import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -21,6 +22,7 @@ from sklearn.compose import ColumnTransformer
 from sklearn.linear_model import LinearRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder
+from sqlalchemy import select
 from starlette.testclient import TestClient
 from werkzeug import Request, Response
 
@@ -28,6 +30,7 @@ from service.app import create_app
 from service.clock import SetClock
 from service.runs import ATTEMPTS
 from service.settings import Settings
+from service.tables import ModelRow
 from tests.conftest import ADMIN_KEY
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
@@ -211,6 +214,67 @@ def test_posted_attributions_are_told_as_they_came(client: TestClient) -> None:
     without = client.post("/v1/models/bare/explanations", json={"prediction_ids": ["p0"]})
     assert without.status_code == 409
     assert "has no artifact" in without.json()["detail"]
+
+
+def test_posted_attributions_are_weighed_and_watched_without_any_model(client: TestClient) -> None:
+    """In the day age and debt have changed places, which the model's scores do not tell."""
+    declared = {"name": "told", "task": "binary", "classes": ["0", "1"], "positive_class": "1"}
+    assert client.post("/v1/models", json=declared).status_code == 201
+    roles = {name: name for name in ("score", "prediction", "timestamp", "prediction_id")}
+    sizes = {"age": 0.2, "income": 1.0, "debt": 3.0}
+
+    def told(rows: int, seed: int, start: datetime, prefix: str, **sizes: float) -> bytes:
+        drawn = np.random.default_rng(seed).normal(size=(rows, 3))
+        posted = {f"attributions.{name}": drawn[:, place] * size for place, (name, size) in enumerate(sizes.items())}
+        return file(people(rows, seed), start, prefix, **posted)
+
+    csv_type = {"content-type": "text/csv"}
+    baseline = told(400, 11, NOW - timedelta(days=30), "tb", **sizes)
+    answer = client.post(
+        "/v1/models/told/baselines", params={"name": "reference", **roles}, content=baseline, headers=csv_type
+    )
+    assert answer.status_code == 201, answer.text
+    day = told(200, 12, NOW - timedelta(days=1), "t", **sizes | {"age": 3.0, "debt": 0.2})
+    sent = client.post("/v1/models/told/predictions", content=day, headers=csv_type)
+    assert sent.json()["accepted"] == 200, sent.text
+    span = {"from": (NOW - timedelta(days=1)).isoformat(), "to": NOW.isoformat()}
+    importance = client.get("/v1/models/told/explanations/global", params=span)
+    assert importance.status_code == 200, importance.text
+    features = {entry["feature"]: entry for entry in importance.json()["features"]}
+    posted = pd.read_csv(io.BytesIO(day))
+    for name in NAMES:
+        assert features[name]["importance"] == pytest.approx(posted[f"attributions.{name}"].abs().mean())
+    assert (importance.json()["method"], importance.json()["artifact_digest"]) == ("posted", None)
+    monitor = {"name": "watched", "kind": "attribution_drift", "schedule": "daily", "parameters": {"min_rows": 20}}
+    assert client.post("/v1/models/told/monitors", json=monitor).status_code == 201
+    parts = client.app.state  # type: ignore[attr-defined]
+    (model_id,) = [row["id"] for row in client.get("/v1/models").json()["items"] if row["name"] == "told"]
+    with parts.assembly.database.reading() as session:
+        key = session.scalars(select(ModelRow.id).where(ModelRow.uid == model_id)).one()
+    parts.assembly.sealer.seal(key)
+    asked = client.post("/v1/models/told/monitors/watched/runs", json=span)
+    assert parts.scheduler.work_model(key) == 1
+    run = client.get(f"/v1/models/told/runs/{asked.json()['id']}").json()
+    results = {result["metric"]: result for result in run["results"] if not result.get("feature")}
+    assert results["ndcg"]["value"] < 0.9
+    assert results["ndcg"]["verdict"] == "violated"
+    assert results["attribution_shift"]["p_value"] < 0.01
+
+
+def test_more_than_a_hundred_records_are_a_job(client: TestClient) -> None:
+    ids = [f"p{place}" for place in range(101)]
+    waits = client.headers.pop("prefer")
+    answer = client.post("/v1/models/loans/explanations", json={"prediction_ids": ids})
+    client.headers["prefer"] = waits
+    assert answer.status_code == 202, answer.text
+    for _ in range(600):
+        job = client.get(answer.headers["location"]).json()
+        if job["state"] not in ("queued", "running"):
+            break
+        time.sleep(0.1)
+    assert job["state"] == "done", job
+    told = client.get(job["result"]["location"]).json()
+    assert [item["prediction_id"] for item in told["items"]] == ids
 
 
 @pytest.mark.parametrize(
