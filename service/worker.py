@@ -37,6 +37,8 @@ LOOK = 0.02
 PAGE = os.sysconf("SC_PAGE_SIZE")
 IDLE_SECONDS = 300.0
 """How long the template waits for work before it is let go."""
+ANSWER_SECONDS = 120.0
+"""How long the template may take to follow an order; it imports what is needed before it forks."""
 START = (
     "import sys; sys.path[:] = sys.argv[4:]; "
     "from service.confinement import template; template(int(sys.argv[1]), sys.argv[2] == 'cut', sys.argv[3])"
@@ -258,6 +260,7 @@ class _Template:
         network = "keep" if network_remains() else "cut"
         self._said = tempfile.TemporaryFile(dir=home)  # noqa: SIM115 - closed by `end`
         self._orders, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._orders.settimeout(ANSWER_SECONDS)
         with theirs:
             self._popen = subprocess.Popen(  # noqa: S603 - our own interpreter and code
                 [sys.executable, "-I", "-B", "-c", START, str(theirs.fileno()), network, tasks, *_search_path()],
@@ -303,10 +306,11 @@ class _Template:
             self._told(order, pipes)
             try:
                 answer = self._orders.recv(64)
-            except ConnectionError:
+            except (ConnectionError, TimeoutError):
                 answer = b""
         if not answer:
             self._gone = True
+            self._popen.kill()
             self._said.seek(0)
             log.warning("worker template ended", said=self._said.read()[-2000:].decode(errors="replace"))
             raise Crashed("the process that worker processes are made from has ended")
