@@ -1,16 +1,20 @@
 """Processes end when they are asked to: not ready first, then what is under way, then quietly."""
 
+import os
 import signal
 import subprocess
 import sys
 import time
 from contextlib import suppress
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import httpx2
 import pytest
 
+from service.cli.main import app
 from tests.conftest import ADMIN_KEY
+from tests.faults.processes import FORK
 from tests.running import ROOT, Service
 
 
@@ -39,16 +43,24 @@ def test_after_sigterm_it_is_not_ready_first_serves_a_moment_longer_and_ends_wit
         assert "Traceback" not in running.log.read_text()
 
 
+def be_a_worker(folder: Path, said: Connection) -> None:
+    """Be `plumbline worker`, whatever it says on its standard error put into a pipe."""
+    sys.stderr = os.fdopen(os.dup(said.fileno()), "w", buffering=1)
+    app(["worker", "--data", str(folder)])
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_worker_ends_when_it_is_asked_to(tmp_path: Path, number: signal.Signals) -> None:
-    process = subprocess.Popen(
-        [sys.executable, "-m", "service.cli.main", "worker", "--data", str(tmp_path)],
-        cwd=ROOT, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
-    assert process.stderr is not None
-    assert process.stderr.readline() == "Plumbline works: sealer, scheduler, worker, sender\n"
-    process.send_signal(number)
-    assert process.wait(30) == 0
+    here, there = FORK.Pipe(duplex=False)
+    process = FORK.Process(target=be_a_worker, args=(tmp_path, there), daemon=True)
+    process.start()
+    there.close()
+    with os.fdopen(os.dup(here.fileno())) as said:
+        assert said.readline() == "Plumbline works: sealer, scheduler, worker, sender\n"
+    assert process.pid is not None
+    os.kill(process.pid, number)
+    process.join(30)
+    assert process.exitcode == 0
 
 
 @pytest.mark.parametrize(

@@ -27,6 +27,8 @@ from tests.receiver import Receiver
 from tests.service.watched import Watched, hours
 
 NOW = datetime(2026, 3, 2, 12, tzinfo=UTC)
+REFUSALS = 15
+"""How often a full disk is asked for more."""
 
 
 # --- the disk is full -------------------------------------------------------------------------------------------------
@@ -72,6 +74,8 @@ def test_a_full_disk_is_507_reads_go_on_and_what_was_acknowledged_is_there_when_
                 else:
                     assert int(answer.headers["retry-after"]) > 0
                     assert client.get("/v1/models/m").status_code == 200
+                if statuses.count(507) == REFUSALS:
+                    break
             assert set(statuses) == {200, 507}
             assert client.patch("/v1/models/m", json={"description": "x" * 2_000_000}).status_code in (413, 422, 507)
             subprocess.run(["mount", "-o", "remount,size=64m", str(disk)], check=True)
