@@ -78,7 +78,7 @@ test: style ## `make check`, and everything but the long suites
 
 .PHONY: faults
 faults: TESTED ?= $(BIN)
-faults: install $(VENV)/.tested ## The long form of what is killed, frozen, filled and damaged: about half an hour
+faults: install $(VENV)/.tested ## The long form of what is killed, frozen, filled and damaged: about ten minutes
 	@$(TESTED)/pytest $(SPREAD) -m long tests/faults
 
 .PHONY: full
