@@ -249,7 +249,7 @@ def test_a_link_is_renewed_by_whoever_may_read_rows(client: TestClient) -> None:
 
 @pytest.mark.parametrize("times", [50, pytest.param(1000, marks=pytest.mark.long)])
 def test_a_report_replayed_any_number_of_times_has_one_effect(client: TestClient, times: int) -> None:
-    uid = asked(client, "replayed")
+    uid = asked(client, f"replayed {times} times")
     params, bare = {"token": token(client, CALLBACK, uid)}, {"Authorization": ""}
     answers = [
         client.post(f"/v1/retrainings/{uid}/status", params=params, json={"state": "running"}, headers=bare).json()
