@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import func, select
-from sqlalchemy.orm import Session
+from sqlalchemy import exists, func, select
+from sqlalchemy.orm import Session, aliased
 
 from service import alerts, webhooks, windows
 from service.alerts import Finding
@@ -179,7 +179,14 @@ def _cause(session: Session, policy: Policy, alert: AlertRow) -> Cause | None:
 
 
 def _judged(session: Session, monitor: MonitorRow, alert: AlertRow, at_most: int) -> Sequence[RunRow]:
-    """Return the newest judged windows of a monitor within an episode, newest first."""
+    """Return the newest judged windows of a monitor within an episode, as they stand now, newest first.
+
+    What was asked for ahead of a window's own look is shown and not judged: it neither counts nor pushes others out.
+    """
+    look = aliased(RunRow)
+    window = (look.monitor_id, look.version_id, look.starts_at, look.ends_at)
+    same = (RunRow.monitor_id, RunRow.version_id, RunRow.starts_at, RunRow.ends_at)
+    looked_at = exists().where(look.judged.is_(True), *(one == other for one, other in zip(window, same, strict=True)))
     return session.scalars(
         select(RunRow)
         .where(
@@ -188,6 +195,7 @@ def _judged(session: Session, monitor: MonitorRow, alert: AlertRow, at_most: int
             RunRow.current.is_(True),
             RunRow.status.in_(JUDGED),
             RunRow.starts_at >= alert.starts_at,
+            looked_at,
         )
         .order_by(RunRow.ends_at.desc())
         .limit(at_most)

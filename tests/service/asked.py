@@ -137,9 +137,19 @@ class Asked:
                         retraining.expire(session, self.settings, self.clock.now())
 
     def judge_one(
-        self, session: Session, name: str, hour: int, verdict: str, version: VersionRow | None = None
+        self,
+        session: Session,
+        name: str,
+        hour: int,
+        verdict: str,
+        version: VersionRow | None = None,
+        *,
+        ahead: bool = False,
     ) -> RetrainingRow | None:
-        """Record a run of a monitor over an hour and do what follows, as a run's transaction does."""
+        """Record a run of a monitor over an hour and do what follows, as a run's transaction does.
+
+        ``ahead`` is one that somebody asked for before the window's own look: it is not judged.
+        """
         model = session.scalars(select(ModelRow)).one()
         version = version or session.get_one(VersionRow, model.active_version_id)
         monitor = session.scalars(select(MonitorRow).where(MonitorRow.name == name)).one()
@@ -153,7 +163,8 @@ class Asked:
             status={"violated": "violations", "ok": "ok", "not_measured": "insufficient_data"}[verdict],
             violated=int(verdict == "violated"),
             ok=int(verdict == "ok"),
-            judged=verdict != "not_measured",
+            judged=verdict != "not_measured" and not ahead,
+            backfill=ahead,
             rows=100,
             baseline_id=1,
         )

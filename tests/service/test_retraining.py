@@ -134,6 +134,15 @@ def test_windows_of_a_broken_feed_do_not_count_after_it_was_mended(asked: Asked)
     assert len(asked.asked()) == 1
 
 
+def test_windows_asked_for_ahead_of_their_look_push_no_judged_one_out(make: Callable[..., Asked]) -> None:
+    asked = make(when={"monitors": ["performance"], "windows": "1 of 1"})
+    with asked.database.writing() as session:
+        for hour in (1, 2, 3):  # of these an operator knows already that they are quiet
+            asked.judge_one(session, "performance", hour, "ok", ahead=True)
+    asked.judge([0])
+    assert len(asked.asked()) == 1
+
+
 def test_data_that_nobody_has_looked_at_are_not_trusted(asked: Asked) -> None:
     asked.judge(range(5), quality=None)
     assert asked.asked() == []
