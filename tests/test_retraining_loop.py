@@ -15,7 +15,6 @@ import httpx2
 import numpy as np
 import pandas as pd
 import pytest
-import skops.io
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import Pipeline
 
@@ -161,7 +160,7 @@ def loop(service: Service, client: httpx2.Client, folder: Path, port: int) -> No
         assert min(low for low, _high in deciding.values()) > 0
         assert comparison["better"]
         version = asked["candidate"]
-        model = skops.io.load(models / f"{version}.skops", trusted=trusted(models / f"{version}.skops"))
+        model = own_model(models / f"{version}.skops")
         assert isinstance(model, Pipeline)
         later = told(world(last, 2, turned=True), model)
         ok(client.post("/v1/models/risk/predictions", content=parquet(later), headers=PARQUET))
@@ -198,6 +197,8 @@ def waited_for(client: httpx2.Client, folder: Path) -> dict[str, Any]:
     raise AssertionError(f"{items}\nheld: {held}\n{(folder / 'receiver.log').read_text()}")
 
 
-def trusted(path: Path) -> list[str]:
-    """Return the types of a model of our own that skops asks about."""
-    return list(skops.io.get_untrusted_types(file=path))
+def own_model(path: Path) -> Any:
+    """Load a model of our own, whose types are trusted; skops takes a second to load."""
+    import skops.io
+
+    return skops.io.load(path, trusted=list(skops.io.get_untrusted_types(file=path)))

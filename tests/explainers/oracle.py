@@ -43,3 +43,10 @@ def black_box(function: Callable[[np.ndarray], np.ndarray], columns: tuple[str, 
 def smooth(x: np.ndarray) -> np.ndarray:
     """Return products of two and three columns, so that orders of the players matter."""
     return np.asarray(x[:, 0] * x[:, 1] + np.sin(x[:, 2]) * x[:, 3] * x[:, 0] + 2 * x[:, 4] + x[:, 5] ** 2)
+
+
+def skops_bytes(estimator: Any) -> bytes:
+    """Return an estimator as skops saves it; skops takes seconds to load, and most that collect the tests never do."""
+    import skops.io
+
+    return bytes(skops.io.dumps(estimator))

@@ -14,7 +14,6 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pytest
-import skops.io
 import xgboost
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.linear_model import LogisticRegression
@@ -25,6 +24,7 @@ from explainers.contract import Manifest, Refusal, Scale
 from explainers.explanation import explain
 from explainers.loading import load
 from service.worker import Limits, Worker, WorkFailed
+from tests.explainers.oracle import skops_bytes
 
 FOUR = ("sepal length", "sepal width", "petal length", "petal width")
 IRIS = pd.DataFrame([[6.8, 2.8, 4.8, 1.4], [6.0, 3.4, 4.5, 1.6], [5.1, 3.5, 1.4, 0.2]], columns=list(FOUR))
@@ -242,13 +242,13 @@ def hostile(kind: str, canary: Path) -> bytes:
     if kind == "pickle inside skops":
         return zipped(schema__json=pickle.dumps(Touch(canary)))
     if kind == "function in skops":
-        return bytes(skops.io.dumps(FunctionTransformer(os.system)))
+        return skops_bytes(FunctionTransformer(os.system))
     if kind == "torch":
         return zipped(archive__data__pkl=pickle.dumps(Touch(canary)))
     if kind == "mlflow":
         return zipped(MLmodel=b"flavors:\n  python_function:\n    loader_module: os\n")
     if kind == "zip bomb as skops":
-        good = skops.io.dumps(LogisticRegression())
+        good = skops_bytes(LogisticRegression())
         with zipfile.ZipFile(io.BytesIO(good)) as archive:
             schema = archive.read("schema.json")
         return zipped(schema__json=schema, filler=bytes(300 * 2**20))
@@ -268,7 +268,7 @@ def hostile(kind: str, canary: Path) -> bytes:
     if kind == "flipped forest":
         forest = RandomForestClassifier(3, random_state=0).fit([[0.0], [1.0], [2.0], [3.0]] * 9, [0, 1, 0, 1] * 9)
         forest.estimators_[0].tree_.children_left[0] = 10**9
-        return bytes(skops.io.dumps(forest))
+        return skops_bytes(forest)
     if kind == "a million trees":
         return light().replace(b"\nend of trees", b"\nTree=9\nnum_leaves=1\n" * 10**6 + b"\nend of trees")
     if kind == "a million trees in json":

@@ -9,7 +9,6 @@ import numpy as np
 import pandas as pd
 import pytest
 import shap
-import skops.io
 import xgboost
 from sklearn.compose import ColumnTransformer
 from sklearn.ensemble import (
@@ -35,7 +34,7 @@ from explainers.contract import Bound, Manifest, NotAdditiveError, Question, Ref
 from explainers.dependence import partial_dependence
 from explainers.explanation import explain, of_class, scale_of, ways
 from explainers.loading import load
-from tests.explainers.oracle import black_box, shapley, smooth
+from tests.explainers.oracle import black_box, shapley, skops_bytes, smooth
 
 NAMES = ("a", "b", "c", "d", "e", "f")
 SINGLE, DOUBLE = 1e-4, 1e-6
@@ -408,7 +407,7 @@ PIPELINES: list[Any] = [
 def test_encoded_columns_of_a_pipeline_fold_back_to_what_is_logged(people: pd.DataFrame, last: Any) -> None:
     answer = (people["age"] > 40) ^ (people["job"] == "smith")
     fitted = pipeline(last).fit(people, answer.astype(int))
-    bound = bind(load(skops.io.dumps(fitted), Manifest()), Manifest())
+    bound = bind(load(skops_bytes(fitted), Manifest()), Manifest())
     assert bound.players == ("age", "job", "income")
     found = explain(bound, people.head(20), people)
     assert found.method in ("linear", "tree", "native")
@@ -430,7 +429,7 @@ def background(people: pd.DataFrame) -> pd.DataFrame:
 
 def test_a_pipeline_without_a_known_inside_is_explained_in_its_logged_columns(people: pd.DataFrame) -> None:
     fitted = pipeline(KNeighborsClassifier()).fit(people, people["age"] > 40)
-    bound = bind(load(skops.io.dumps(fitted), Manifest()), Manifest())
+    bound = bind(load(skops_bytes(fitted), Manifest()), Manifest())
     found = explain(bound, people.head(4), people)
     assert (found.method, found.scale) == ("enumeration", Scale.PROBABILITY)
 
@@ -572,9 +571,8 @@ def test_partial_dependence_is_scikit_learns(data: pd.DataFrame, answer: np.ndar
 
 def test_partial_dependence_on_a_category_moves_over_the_categories(people: pd.DataFrame) -> None:
     fitted = pipeline(LogisticRegression(max_iter=500)).fit(people, people["job"] == "smith")
-    found = partial_dependence(
-        bind(load(skops.io.dumps(fitted), Manifest()), Manifest()), people, "job", Scale.PROBABILITY
-    )
+    bound = bind(load(skops_bytes(fitted), Manifest()), Manifest())
+    found = partial_dependence(bound, people, "job", Scale.PROBABILITY)
     assert set(found.grid) == {"clerk", "smith", "nurse"}
     curve = dict(zip(found.grid, found.mean[:, 0], strict=True))
     assert curve["smith"] > 0.9 > 0.1 > curve["clerk"]

@@ -15,7 +15,6 @@ import numpy as np
 import pandas as pd
 import pytest
 import shap
-import skops.io
 from pydantic import SecretStr
 from pytest_httpserver import HTTPServer
 from sklearn.compose import ColumnTransformer
@@ -32,6 +31,7 @@ from service.runs import ATTEMPTS
 from service.settings import Settings
 from service.tables import ModelRow
 from tests.conftest import ADMIN_KEY
+from tests.explainers.oracle import skops_bytes
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
 NAMES = ["age", "income", "debt"]
@@ -309,7 +309,7 @@ def test_tokens_are_refused_where_no_text_is_asked_of_an_endpoint(client: TestCl
     frame = pd.DataFrame({"note": ["good", "bad"] * 50, "age": np.arange(100.0)})
     before = ColumnTransformer([("note", OneHotEncoder(), ["note"]), ("age", "passthrough", ["age"])])
     fitted = make_pipeline(before, LinearRegression()).fit(frame, frame["age"])
-    assert put(client, skops.io.dumps(fitted), "notes").status_code == 200
+    assert put(client, skops_bytes(fitted), "notes").status_code == 200
     asked: dict[str, Any] = {"records": [{"features": {"note": "good", "age": 3}}], "method": "tokens"}
     refused = client.post("/v1/models/notes/explanations", json=asked)
     assert (refused.status_code, refused.json()["detail"]) == (422, sentence)
