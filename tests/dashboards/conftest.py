@@ -21,7 +21,7 @@ class Handler(BaseHTTPRequestHandler):
         path = self.path.partition("?")[0]
         if path.startswith("/static/0/"):
             asset = assets()[path.removeprefix("/static/0/")]
-            self._answer(asset.encodings["identity"], asset.kind, {})
+            self._answer(asset.encodings["identity"], asset.kind, {"Cache-Control": "max-age=3600"})
             return
         theme, _, name = path.removeprefix("/").partition("/")
         hostile = {"hostile": samples.hostile_drift, "hostile-overlay": samples.hostile_overlay}

@@ -1,8 +1,10 @@
 """Every page in a real browser: drawn, quiet, kept to itself, readable for everyone, in light and in dark."""
 
+from collections.abc import Iterator
+
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Browser, BrowserContext, Page, expect
 
 from tests.dashboards import samples
 from tests.dashboards.conftest import Watch, drawn
@@ -14,6 +16,23 @@ RULES: dict[str, dict[str, object]] = {
     "dark": {"resultTypes": ["violations"], "runOnly": ["color-contrast"]},
 }
 """What is looked for in each theme: another theme has other colours and nothing else."""
+
+
+@pytest.fixture(scope="module")
+def context(browser: Browser) -> Iterator[BrowserContext]:
+    """Return one context for all tests, which has read the scripts once; what a test left in it is cleared."""
+    made = browser.new_context()
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def page(context: BrowserContext) -> Iterator[Page]:
+    """Return a fresh tab."""
+    made = context.new_page()
+    yield made
+    made.close()
+    context.clear_cookies()
 
 
 @pytest.mark.parametrize("name", PAGES)
