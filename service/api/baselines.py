@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 import zstandard
 from anyio.to_thread import run_sync
-from fastapi import APIRouter, Query, Request, Response
+from fastapi import APIRouter, Depends, Query, Request, Response
 from pydantic import ConfigDict, Field
 from sqlalchemy import select
 from sqlalchemy.exc import IntegrityError
@@ -135,14 +135,7 @@ _BODY: dict[str, Any] = {
 Role = Annotated[str | None, Query(max_length=1024)]
 
 
-@router.post("", status_code=201, operation_id="baselines_create", summary="Make a baseline", openapi_extra=_BODY)
-async def create(
-    model: str,
-    request: Request,
-    parts: Parts,
-    principal: Configurer,
-    name: Annotated[str | None, Query(description="The baseline's name, with a file.")] = None,
-    version: Annotated[str | None, Query(description="Default: the active version, else `1`.")] = None,
+def roles_of(
     prediction: Role = None,
     score: Role = None,
     scores: Annotated[str | None, Query(max_length=8192, description="A comma list, or `prefix*`.")] = None,
@@ -150,6 +143,31 @@ async def create(
     timestamp: Role = None,
     prediction_id: Role = None,
     protected: Annotated[str | None, Query(max_length=8192, description="A comma list; kept apart.")] = None,
+) -> uploads.Roles:
+    """Return which columns of a file play a role, as the parameters name them; all others are features."""
+    return uploads.Roles(
+        prediction=prediction,
+        score=score,
+        scores=scores,
+        ground_truth=ground_truth,
+        timestamp=timestamp,
+        prediction_id=prediction_id,
+        protected=protected,
+    )
+
+
+Roles = Annotated[uploads.Roles, Depends(roles_of)]
+
+
+@router.post("", status_code=201, operation_id="baselines_create", summary="Make a baseline", openapi_extra=_BODY)
+async def create(
+    model: str,
+    request: Request,
+    parts: Parts,
+    principal: Configurer,
+    roles: Roles,
+    name: Annotated[str | None, Query(description="The baseline's name, with a file.")] = None,
+    version: Annotated[str | None, Query(description="Default: the active version, else `1`.")] = None,
     ordered: Annotated[
         bool | None, Query(description="Whether rows are in order; default: if they have times.")
     ] = None,
@@ -169,15 +187,6 @@ async def create(
         faults.append(Fault("query:name", "missing", "a baseline needs a name: ?name=…"))
     if faults:
         raise Unprocessable(faults[0].detail, faults=faults)
-    roles = uploads.Roles(
-        prediction=prediction,
-        score=score,
-        scores=scores,
-        ground_truth=ground_truth,
-        timestamp=timestamp,
-        prediction_id=prediction_id,
-        protected=protected,
-    )
     checked_name(name or "", "query:name")
     if version is not None:
         checked_name(version, "query:version")

@@ -7,7 +7,7 @@ from fastapi import APIRouter, Query, Request, Response
 
 from service import baselines, checks, uploads
 from service.access import Principal, Scope
-from service.api.baselines import INFLATION, Role, spooled, stored, wanted_of
+from service.api.baselines import INFLATION, Roles, spooled, stored, wanted_of
 from service.api.depends import Operator, Parts, model_named
 from service.api.jobs import Progress, answer, jobs_of
 from service.assembly import Assembly
@@ -33,6 +33,7 @@ async def create(
     request: Request,
     parts: Parts,
     principal: Operator,
+    roles: Roles,
     baseline: Annotated[str | None, Query(description="Default: the one in force.")] = None,
     version: Annotated[str | None, Query(description="Whose baseline; default: the active version's.")] = None,
     monitors: Annotated[
@@ -40,27 +41,11 @@ async def create(
     ] = None,
     register: Annotated[str | None, Query(description="Keep the file as a baseline of this name.")] = None,
     if_: Annotated[Literal["ok", "always"], Query(alias="if", description="When it is kept.")] = "ok",
-    prediction: Role = None,
-    score: Role = None,
-    scores: Annotated[str | None, Query(max_length=8192, description="A comma list, or `prefix*`.")] = None,
-    ground_truth: Role = None,
-    timestamp: Role = None,
-    prediction_id: Role = None,
-    protected: Annotated[str | None, Query(max_length=8192, description="A comma list; kept apart.")] = None,
 ) -> Response:
     """Run monitors over a file (the parameters name the columns that play a role, all others are features) and answer
     what each finds, judged as a window would be: nothing is taken in, no alert is opened, no budget is spent. 202 where
     it takes over 10 s. A model without monitors is checked by the default kinds.
     """  # noqa: D205 - one paragraph, which the interface shows whole
-    roles = uploads.Roles(
-        prediction=prediction,
-        score=score,
-        scores=scores,
-        ground_truth=ground_truth,
-        timestamp=timestamp,
-        prediction_id=prediction_id,
-        protected=protected,
-    )
     content_type = request.headers.get("content-type", "")
     if register is not None:
         checked_name(register, "query:register")

@@ -6,12 +6,15 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Response
 from pydantic import ConfigDict, Field
 from sqlalchemy import select
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from service import windows
+from service.access import Principal
 from service.api.bodies import Body, Text, Time
 from service.api.depends import Operator, Page, Parts, Reader, audit, listed, model_named, monitor_named, page_of
 from service.api.problems import refused
+from service.assembly import Assembly
 from service.problems import Conflict, Fault, NotFound
 from service.profiles import watermark
 from service.runs import begun, next_revision, of_window
@@ -81,6 +84,20 @@ def create(
     asked = body or RunBody.model_validate({})
     if (asked.since is None) != (asked.until is None):
         raise refused([Fault("/from", "both_or_none", "from and to come together")])
+    for last in (False, False, True):
+        try:
+            answer = _create(parts, principal, model, monitor, asked)
+            break
+        except IntegrityError:  # a scheduler, or somebody else who asks, had one of the windows at the same moment
+            if last:
+                raise Conflict("those windows are being run already") from None
+    location = answer["job"] if answer["windows"] > 1 else f"/v1/models/{model}/runs/{answer['id']}"
+    response.headers["Location"] = location
+    return answer
+
+
+def _create(parts: Assembly, principal: Principal, model: str, monitor: str, asked: RunBody) -> dict[str, Any]:
+    """Queue what is asked for and return the answer; IntegrityError where another process had a window first."""
     with parts.database.writing() as session:
         owner = model_named(session, principal, model)
         row = monitor_named(session, owner, monitor)
@@ -116,20 +133,17 @@ def create(
         session.add_all(made)
         session.flush()
         audit(session, parts, principal, "run.create", f"models/{model}/monitors/{monitor}", owner, runs=len(made))
-        location = f"/v1/jobs/{job.uid}"
-        answer = {
+        return {
             "id": made[0].uid,
             "monitor": row.name,
             "status": "queued",
             "windows": len(made),
-            "job": location,
+            "job": f"/v1/jobs/{job.uid}",
             "runs": [
                 {"id": run.uid, "window": {"from": format_time(run.starts_at), "to": format_time(run.ends_at)}}
                 for run in made[:100]
             ],
         }
-    response.headers["Location"] = location if len(made) > 1 else f"/v1/models/{model}/runs/{answer['id']}"
-    return answer
 
 
 def _asked_spans(session: Session, parts: Parts, model: ModelRow, monitor: MonitorRow, asked: RunBody) -> list[Span]:

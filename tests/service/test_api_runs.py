@@ -2,7 +2,9 @@
 
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
+from threading import Barrier
 from typing import Any
 
 import pytest
@@ -184,6 +186,30 @@ def test_a_backfill_is_queued_run_and_opens_no_alert(make_client: Callable[..., 
         {"from": START.isoformat(), "to": (START + timedelta(days=2)).isoformat(), "each": "1mo"},
     ):
         assert client.post("/v1/models/loans/monitors/data_drift/runs", json=wrong).status_code == 422, wrong
+
+
+@pytest.mark.postgres
+def test_windows_that_many_ask_for_at_once_are_queued_once(
+    make_client: Callable[..., TestClient], postgres_url: str
+) -> None:
+    client = make_client(tick_seconds=3600.0, database_url=postgres_url)
+    made(client)
+    sent(client, 0, 5)
+    client.app.state.assembly.sealer.seal(1)  # type: ignore[attr-defined]
+    span = {"from": START.isoformat(), "to": (START + timedelta(days=5)).isoformat(), "each": "1d"}
+    start = Barrier(6)
+
+    def ask(_number: int) -> int:
+        start.wait()
+        return client.post("/v1/models/loans/monitors/data_drift/runs", json=span).status_code
+
+    with ThreadPoolExecutor(6) as people:
+        answers = sorted(people.map(ask, range(6)))
+    assert answers == [202, *[409] * 5]
+    queued = client.get("/v1/models/loans/monitors/data_drift/runs").json()["items"]
+    assert sorted(run["window"]["from"] for run in queued) == [
+        (START + timedelta(days=day)).isoformat().replace("+00:00", "Z") for day in range(5)
+    ]
 
 
 def test_a_backfill_that_is_cancelled_runs_no_more_windows(make_client: Callable[..., TestClient]) -> None:
