@@ -42,6 +42,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         return folders.index(folder) if folder in folders else len(folders)
 
     items.sort(key=place)
+    for item in items:
+        if item.get_closest_marker("long") and not item.get_closest_marker("timeout"):
+            item.add_marker(pytest.mark.timeout(1200))  # the limit of pyproject.toml is for the short ones
 
 
 @pytest.hookimpl(wrapper=True)
