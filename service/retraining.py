@@ -184,9 +184,13 @@ def _judged(session: Session, monitor: MonitorRow, alert: AlertRow, at_most: int
     What was asked for ahead of a window's own look is shown and not judged: it neither counts nor pushes others out.
     """
     look = aliased(RunRow)
-    window = (look.monitor_id, look.version_id, look.starts_at, look.ends_at)
-    same = (RunRow.monitor_id, RunRow.version_id, RunRow.starts_at, RunRow.ends_at)
-    looked_at = exists().where(look.judged.is_(True), *(one == other for one, other in zip(window, same, strict=True)))
+    looked_at = exists().where(
+        look.judged.is_(True),
+        look.monitor_id == RunRow.monitor_id,
+        look.version_id == RunRow.version_id,
+        look.starts_at == RunRow.starts_at,
+        look.ends_at == RunRow.ends_at,
+    )
     return session.scalars(
         select(RunRow)
         .where(
