@@ -595,17 +595,23 @@ def kill_at_random(folder: Path, kills: int, seed: int, url: str | None = None) 
     def acknowledged() -> set[str]:
         return {name for file in folder.glob("acked-*") for name in file.read_text().split("\n")[:-1]}
 
+    def sealed_files() -> int:
+        return sum(1 for _ in (folder / "data").rglob("predictions/*.parquet"))
+
     for task in (write, write, keep_sealing, keep_sealing):
         start(task)
     try:
         time.sleep(1)
-        for _ in range(kills):
+        done = 0
+        # However slow the machine, the kills go on until they fell among many writes and seals.
+        while done < kills or sealed_files() < kills // 2 or len(acknowledged()) <= 500:
             time.sleep(float(random.uniform(0.1, 0.8)))
             work, process = running.pop(int(random.integers(0, len(running))))
             assert process.is_alive()
             process.kill()
             process.join()
             start(work)
+            done += 1
     finally:
         for _, process in running:
             process.kill()
@@ -616,8 +622,6 @@ def kill_at_random(folder: Path, kills: int, seed: int, url: str | None = None) 
         paths = session.scalars(select(SegmentRow.path).where(SegmentRow.kind == "predictions")).all()
         assert session.scalar(select(func.count()).select_from(IngestBatchRow)) == 0
     stored = [name for path in paths for name in pq.read_table(shop.lake.path(path))["prediction_id"].to_pylist()]
-    assert len(acked) > 500
-    assert len(paths) >= kills // 2
     assert acked - set(stored) == set()
     assert len(stored) == len(set(stored))
     assert len(sealed(shop, labels=True)) == len(stored)
