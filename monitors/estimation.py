@@ -39,7 +39,7 @@ from monitors.resampling import (
     outcome_null,
     spread_of,
 )
-from monitors.tables import BinaryTable, MulticlassTable, RegressionTable, Table, task_of
+from monitors.tables import BinaryTable, MulticlassTable, MultilabelTable, RegressionTable, Table, task_of
 
 DRAWS = 200
 ROUNDS = 2
@@ -56,25 +56,32 @@ class Calibration:
 
     @staticmethod
     def of(baseline: Table) -> Calibration | None:
-        """Fit the label's rate by isotonic regression on a baseline's score cells; None without scores or labels."""
-        asked = asked_of(baseline)
-        chances = {name: _isotonic(table) for name, table in asked.items() if table.has_scores}
+        """Fit the label's rate by isotonic regression on a baseline's score cells.
+
+        None where a class has no scores, or no row with a score has a label.
+        """
+        if unscored(baseline):
+            return None
+        chances = {name: _isotonic(table) for name, table in asked_of(baseline).items()}
         known = {name: chance for name, chance in chances.items() if chance is not None}
-        return Calibration(known) if known and len(known) == len(asked) else None
+        return Calibration(known) if known and len(known) == len(chances) else None
 
     def expected(self, table: Table) -> Table:
         """Return a table with the labels that the scores of its rows make one expect; rows without score count not."""
         if isinstance(table, BinaryTable):
             return _expected(table, self.chances[""])
-        if not isinstance(table, MulticlassTable):
+        if not isinstance(table, MulticlassTable | MultilabelTable):
             raise ValueError("only scores of classes are calibrated")
         return by_questions(table, {name: _expected(table.asked[name], one) for name, one in self.chances.items()})
 
 
-def by_questions(table: MulticlassTable, asked: Mapping[str, BinaryTable]) -> MulticlassTable:
-    """Return a multi-class table that is known by the question of each class only."""
+def by_questions(table: MulticlassTable | MultilabelTable, asked: Mapping[str, BinaryTable]) -> Table:
+    """Return a table of many classes that is known by the question of each class only."""
+    leading = next(iter(asked.values())).tp.shape
+    if isinstance(table, MultilabelTable):  # how many classes of a row are right at once is not known
+        return replace(table, asked=asked, sizes=np.zeros((*leading, *table.sizes.shape[-3:])))
     side = len(table.classes) + 2
-    cells = np.zeros((*next(iter(asked.values())).tp.shape, side, side))
+    cells = np.zeros((*leading, side, side))
     for place, name in enumerate(table.classes):
         cells[..., place, place], cells[..., -2, place] = asked[name].tp, asked[name].fp
     return MulticlassTable(table.classes, cells, asked, expected=True)
@@ -84,7 +91,17 @@ def asked_of(table: Table) -> dict[str, BinaryTable]:
     """Return the question of a binary table under "", those with scores of many classes by class, else nothing."""
     if isinstance(table, BinaryTable):
         return {"": table}
-    return dict(table.asked) if isinstance(table, MulticlassTable) else {}
+    return dict(table.asked) if isinstance(table, MulticlassTable | MultilabelTable) else {}
+
+
+def unscored(table: Table) -> list[str]:
+    """Return the classes that have no scores, "" of a binary model."""
+    asked = asked_of(table)
+    return [name for name in _questions_of(table) if name not in asked or not asked[name].has_scores]
+
+
+def _questions_of(table: Table) -> tuple[str, ...]:
+    return table.classes if isinstance(table, MulticlassTable | MultilabelTable) else ("",)
 
 
 def _isotonic(table: BinaryTable) -> Counts | None:
@@ -107,9 +124,11 @@ def _expected(table: BinaryTable, chance: Counts) -> BinaryTable:
 
 def estimable(metrics: Sequence[Metric], table: Table) -> list[Metric]:
     """Return the metrics that can be told from expected labels."""
-    if not isinstance(table, MulticlassTable):
-        return list(metrics)
-    return [one for one in metrics if isinstance(one, ClassMetric) or one.name in ("accuracy", "brier", "log_loss")]
+    if isinstance(table, MulticlassTable):
+        return [one for one in metrics if isinstance(one, ClassMetric) or one.name in ("accuracy", "brier", "log_loss")]
+    if isinstance(table, MultilabelTable):
+        return [one for one in metrics if isinstance(one, ClassMetric) or one.name == "hamming_loss"]
+    return list(metrics)
 
 
 def labelless(table: Table) -> Table:
@@ -197,8 +216,19 @@ def drawn_labels(
         asked[name] = replace(table, cells=cells)
     if isinstance(window, BinaryTable):
         return asked[""]
-    assert isinstance(window, MulticlassTable)  # noqa: S101 - nothing else has questions with scores
+    assert isinstance(window, MulticlassTable | MultilabelTable)  # noqa: S101 - nothing else has questions with scores
     return by_questions(window, asked)
+
+
+def uncalibrated(baseline: Table) -> str:
+    """Return why the scores of a baseline cannot be calibrated."""
+    without = unscored(baseline)
+    if not without:
+        return "no row of the baseline has both a score and a label"
+    if len(without) == len(_questions_of(baseline)):
+        return f"{task_of(baseline)} models are estimated by the scores of each class, and there are none"
+    named = ", ".join(without[:5]) + (f" and {len(without) - 5} more" if len(without) > 5 else "")
+    return f"{task_of(baseline)} models are estimated by the scores of each class, and {named} has none"
 
 
 # --- by calibrated scores ---------------------------------------------------------------------------------------------
@@ -213,13 +243,12 @@ def measure_estimated(comparison: Comparison, parameters: PerformanceParameters)
         return measure_loss(comparison, parameters, labelled)
     calibration = Calibration.of(labelled.baseline)
     if calibration is None:
-        return [
-            _none(f"{task_of(labelled.window)} models are estimated by the scores of each class, and there are none")
-        ]
+        return [_none(uncalibrated(labelled.baseline))]
     if labelled.rows < parameters.min_rows:
         return [_none(f"insufficient rows: {labelled.rows} of {parameters.min_rows}")]
     generator = comparison.generator("estimated_performance", Subject())
-    metrics = estimable(parameters.chosen(labelled.baseline), labelled.window)
+    chosen = parameters.chosen(labelled.baseline)
+    metrics = estimable(chosen, labelled.window)
     expected = figures(metrics, calibration.expected(labelled.window))
     before = figures(metrics, calibration.expected(labelled.baseline))
     coarse = Aligned.of(labelled.window, labelled.baseline, labelled.blocks)
@@ -279,8 +308,31 @@ def measure_estimated(comparison: Comparison, parameters: PerformanceParameters)
             )
             if beside is not None:
                 results.append(beside)
+    together = "it needs the label and the prediction of all classes at once, and scores tell of one at a time"
+    results += _beyond(chosen, metrics, parameters, task_of(labelled.window), together)
     results = [one if one.decides else replace(one, verdict=None) for one in results]
     return sorted(results, key=lambda result: not result.decides) or [_none("no figure can be estimated")]
+
+
+def _beyond(
+    chosen: Sequence[Metric], told: Sequence[Metric], parameters: PerformanceParameters, task: str, reason: str
+) -> list[Result]:
+    """Return why metrics that would be judged are not estimated; those that were asked for by name count."""
+    named = parameters.metrics is not None
+    return [
+        Result(
+            metric=metric.name,
+            reason=f"cannot be estimated without labels: {reason}",
+            direction=metric.direction,
+            estimated=True,
+            decides=named,
+            verdict=Verdict.NOT_MEASURED if named else None,
+            unit=metric.unit,
+            by=discovery.by(metric.name),
+        )
+        for metric in chosen
+        if metric not in told and parameters.decides(metric, Figure(metric.name), task)
+    ]
 
 
 def apart(one: tuple[float, float], other: tuple[float, float] | None) -> bool:
@@ -455,7 +507,8 @@ def measure_loss(comparison: Comparison, parameters: PerformanceParameters, labe
     root = sqrt(max(mse[0], 0.0))
     means["rmse"] = root, sqrt(mse[1]), mse[2] / max(2 * root, 1e-12), mse[3] / max(2 * root, 1e-12)
     enough = labelled.labelled >= parameters.min_rows
-    metrics = [metric for metric in parameters.chosen(labelled.window) if metric.name in LOSSES]
+    chosen = parameters.chosen(labelled.window)
+    metrics = [metric for metric in chosen if metric.name in LOSSES]
     generator = comparison.generator("estimated_performance", Subject())
     seen = spread_of(labelled.window, labelled.buckets, metrics, generator) if enough else None
     results: list[Result] = []
@@ -491,6 +544,8 @@ def measure_loss(comparison: Comparison, parameters: PerformanceParameters, labe
         )
         if beside is not None:
             results.append(beside)
+    only = f"the loss is learnt for {', '.join(LOSSES)} only"
+    results += _beyond(chosen, metrics, parameters, "regression", only)
     return sorted(results, key=lambda result: not result.decides)
 
 

@@ -11,8 +11,9 @@ class EstimatedPerformance(Kind):
     """Figures expected of the window without its labels, and those realised beside them once labels come.
 
     Scores are calibrated on the baseline (isotonic regression on its score cells) and the expected confusion is a sum
-    over the window's score cells; of a regression the loss is learnt by gradient boosting. Both assume that what inputs
-    and scores mean has not changed; where labels say otherwise the result says so.
+    over the window's score cells, class by class where there are many; of a regression the loss is learnt by gradient
+    boosting. Draws take the classes of a row for independent of each other. Both assume that what inputs and scores
+    mean has not changed; where labels say otherwise the result says so.
     """
 
     name: ClassVar[str] = "estimated_performance"

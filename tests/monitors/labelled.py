@@ -1,9 +1,11 @@
 """Labelled rows of models of each task, and their profiles, for the tests of what is measured with labels."""
 
+import json
 from collections.abc import Sequence
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from monitors.contract import Column, Role, Type
 from monitors.kernel import profile_batches
@@ -43,6 +45,22 @@ def multiclass_rows(number: int, seed: int, *, flip: float = 0.0) -> pa.Table:
     return pa.table(
         {f"scores.{name}": shares[:, place] for place, name in enumerate(CLASSES)}
         | {"prediction": names[shares.argmax(axis=1)], "ground_truth": names[label]}
+    )
+
+
+def multilabel_rows(number: int, seed: int, *, shift: float = 0.0, flip: float = 0.0) -> pa.Table:
+    """Return calibrated rows that have any of three classes; what makes a class likely makes the others so too."""
+    rng = np.random.default_rng(seed)
+    x = rng.normal(size=(number, 1)) + rng.normal(size=(number, 3)) + np.array([0.5, 0.0, -2.0]) + shift
+    scores = 1.0 / (1.0 + np.exp(-x))
+    true = (rng.random((number, 3)) < scores) ^ (rng.random((number, 3)) < flip)
+
+    def texts(members: NDArray[np.bool_]) -> list[str]:
+        return [json.dumps([name for name, inside in zip(CLASSES, row, strict=True) if inside]) for row in members]
+
+    return pa.table(
+        {f"scores.{name}": scores[:, place] for place, name in enumerate(CLASSES)}
+        | {"prediction": texts(scores > 0.5), "ground_truth": texts(true)}
     )
 
 
