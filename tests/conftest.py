@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from playwright.sync_api import BrowserContext, expect
 from pydantic import SecretStr
 from starlette.testclient import TestClient
 
@@ -17,11 +18,14 @@ from service.clock import Clock
 from service.settings import Settings
 from tests.postgres import Cluster
 from tests.receiver import Receiver
-from tests.running import Service
+from tests.running import PATIENCE, Service
 from tests.service.empty import copy_empty
 
 ROOT = Path(__file__).parent.parent
 ADMIN_KEY = "plk_test_0123456789abcdefghijklmnopqrstuvwxyzABCDEFG"
+
+
+expect.set_options(timeout=PATIENCE * 1000)
 
 
 def refuse_skip(report: Any) -> None:
@@ -44,7 +48,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=place)
     for item in items:
         if item.get_closest_marker("long") and not item.get_closest_marker("timeout"):
-            item.add_marker(pytest.mark.timeout(1200))  # the limit of pyproject.toml is for the short ones
+            item.add_marker(pytest.mark.timeout(3600))  # the limit of pyproject.toml is for the short ones
 
 
 @pytest.hookimpl(wrapper=True)
@@ -97,7 +101,19 @@ def chromium() -> str:
 def browser_type_launch_args(browser_type_launch_args: dict[str, Any], chromium: str) -> dict[str, Any]:
     """Let pytest-playwright use the system's Chromium; as root it runs without its sandbox."""
     sandbox = ["--no-sandbox"] if os.geteuid() == 0 else []
-    return {**browser_type_launch_args, "executable_path": chromium, "args": [*sandbox, "--disable-dev-shm-usage"]}
+    return {
+        **browser_type_launch_args,
+        "executable_path": chromium,
+        "args": [*sandbox, "--disable-dev-shm-usage"],
+        "timeout": PATIENCE * 1000,
+    }
+
+
+@pytest.fixture
+def context(context: BrowserContext) -> BrowserContext:
+    """Return the browser's context of a test, which waits for a slow machine too."""
+    context.set_default_timeout(PATIENCE * 1000)
+    return context
 
 
 @pytest.fixture(scope="session")
@@ -183,7 +199,7 @@ def postgres_url(new_postgres_url: Callable[[], str]) -> str:
 def plumbline() -> Callable[..., subprocess.CompletedProcess[str]]:
     """Return a function that runs the command line and hands back what it printed."""
 
-    def run(*arguments: str, timeout: float = 200, **environment: str) -> subprocess.CompletedProcess[str]:
+    def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             [sys.executable, "-m", "service.cli.main", *arguments],
             cwd=ROOT,
@@ -191,7 +207,6 @@ def plumbline() -> Callable[..., subprocess.CompletedProcess[str]]:
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
-            timeout=timeout,
             check=False,
         )
 

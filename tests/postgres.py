@@ -15,6 +15,8 @@ from urllib.parse import quote
 
 import psycopg
 
+from tests.running import PATIENCE
+
 
 class NoServer(RuntimeError):  # noqa: N818 - read as a sentence
     """What a machine lacks that cannot run a server."""
@@ -100,11 +102,11 @@ class Cluster:
         """Stop the server without waiting for clients: fast (SIGINT), or at once (SIGQUIT) as if it had crashed."""
         if self.server is not None:
             self.server.send_signal(how)
-            self.server.wait(60)
+            self.server.wait(PATIENCE)
             self.server = None
 
     def _wait(self, server: subprocess.Popen[bytes]) -> None:
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + PATIENCE
         while True:
             try:
                 psycopg.connect(host=str(self.folder), user="postgres", dbname="postgres").close()

@@ -11,6 +11,8 @@ from typing import Any
 
 from standardwebhooks import Webhook
 
+from tests.running import PATIENCE
+
 
 @dataclass
 class Receiver:
@@ -58,8 +60,9 @@ class Receiver:
             bodies.append(json.loads(body))
         return [body for body in bodies if kind is None or body["type"] == kind]
 
-    def wait(self, number: int = 1, seconds: float = 20) -> None:
-        """Wait until so many calls have come, at most so long."""
-        deadline = time.monotonic() + seconds
-        while len(self.calls) < number and time.monotonic() < deadline:
+    def wait(self, number: int = 1) -> None:
+        """Wait until so many calls have come."""
+        deadline = time.monotonic() + PATIENCE
+        while len(self.calls) < number:
+            assert time.monotonic() < deadline, f"{len(self.calls)} of {number} calls came"
             time.sleep(0.05)

@@ -16,8 +16,8 @@ from typing import Any
 import httpx2
 
 ROOT = Path(__file__).parent.parent
-START_SECONDS = 180.0
-"""Two seconds of work, on a machine that others may use too."""
+PATIENCE = 300.0
+"""How long a test waits for what comes within a second or two: only what hangs takes so long, on any machine."""
 
 
 def free_port() -> int:
@@ -83,25 +83,25 @@ class Service:
                 stdout=log,
                 stderr=subprocess.STDOUT,
             )
-        deadline = time.monotonic() + START_SECONDS
+        deadline = time.monotonic() + PATIENCE
         while time.monotonic() < deadline:
             if self.process.poll() is not None:
                 raise AssertionError(
                     f"the service ended with {self.process.returncode}:\n{self.log.read_text()[-4000:]}"
                 )
             with suppress(httpx2.TransportError):
-                if httpx2.get(f"{self.url}/healthz", timeout=5).status_code == 200:
+                if httpx2.get(f"{self.url}/healthz", timeout=30).status_code == 200:
                     return
             time.sleep(0.1)
         self.kill()
-        raise AssertionError(f"the service did not answer within {START_SECONDS:g} s:\n{self.log.read_text()[-4000:]}")
+        raise AssertionError(f"the service did not answer within {PATIENCE:g} s:\n{self.log.read_text()[-4000:]}")
 
     def stop(self) -> None:
         """Ask the process to end and wait for it."""
         if self.process is not None and self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
             try:
-                self.process.wait(30)
+                self.process.wait(PATIENCE)
             except subprocess.TimeoutExpired:
                 self.kill()
 
@@ -113,5 +113,5 @@ class Service:
 
     def client(self, **options: Any) -> httpx2.Client:
         """Return a client with the admin key."""
-        options.setdefault("timeout", 60)
+        options.setdefault("timeout", PATIENCE)
         return httpx2.Client(base_url=self.url, headers={"Authorization": f"Bearer {self.admin_key}"}, **options)

@@ -62,7 +62,7 @@ def by_month(runs: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
 def replayed(plumbline: Run, service: Service, *arguments: str) -> dict[str, Any]:
     """Replay a file into the service and return what the command says became of it."""
     where = {"PLUMBLINE_URL": service.url, "PLUMBLINE_KEY": service.admin_key}
-    done = plumbline("replay", *arguments, "--output", "json", timeout=1500, **where)
+    done = plumbline("replay", *arguments, "--output", "json", **where)
     assert done.returncode == 0, done.stderr
     document: dict[str, Any] = json.loads(done.stdout)
     return document
@@ -194,7 +194,6 @@ def test_daily_windows_of_the_car_loans_keep_the_budget_and_find_the_shift_at_on
 
 
 @pytest.mark.long
-@pytest.mark.timeout(1600)
 def test_daily_windows_of_all_car_loans_keep_the_budget_and_find_the_shift_at_once(
     shared_service: Service, shared_data: Path, plumbline: Run
 ) -> None:
@@ -255,7 +254,7 @@ def test_the_drift_page_shows_the_shift_of_the_car_loans_in_a_browser(
     page.press("input[type=password]", "Enter")
     page.wait_for_url(f"{service.url}/")
     page.goto(f"{service.url}/models/car-loan/drift?from=2018-11-01&to=2019-08-01")
-    page.wait_for_selector(".chart svg, .chart canvas", timeout=20_000)
+    page.wait_for_selector(".chart svg, .chart canvas")
     text = page.inner_text("main")
     for feature in MOVED | UNMOVED:
         assert feature in text

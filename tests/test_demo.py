@@ -18,7 +18,7 @@ import pytest
 from numpy.typing import NDArray
 
 from service import demo
-from tests.running import Service, free_port
+from tests.running import PATIENCE, Service, free_port
 from tests.test_car_loan import everything, runs_of, violated
 
 ROOT = Path(__file__).parent.parent
@@ -87,14 +87,13 @@ def test_what_was_injected_is_in_the_rows_and_in_the_note(told: demo.Story) -> N
     assert "20 Oct to 23 Oct (days 28-31): unit change" in told.note
 
 
-@pytest.mark.timeout(600)
 def test_the_demonstration_finds_what_was_injected_and_filling_it_again_changes_nothing(
     tmp_path: Path, plumbline: Run
 ) -> None:
     port = str(free_port())
     arguments = ("demo", "--once", "--port", port, "--data", str(tmp_path / "data"))
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    done = plumbline(*arguments, timeout=500)
+    done = plumbline(*arguments)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     taken = after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime
     assert done.returncode == 0, done.stderr
@@ -160,11 +159,12 @@ def test_the_first_start_prints_a_key_and_a_link_that_work_once(tmp_path: Path) 
             link = re.search(r"(http://\S+/sign-in/\S+)", printed)
             assert key is not None
             assert link is not None
-            listed = httpx2.get(f"http://127.0.0.1:{port}/v1/models", headers={"Authorization": f"Bearer {key[1]}"})
-            opened = httpx2.get(link[1])
+            bearer = {"Authorization": f"Bearer {key[1]}"}
+            listed = httpx2.get(f"http://127.0.0.1:{port}/v1/models", headers=bearer, timeout=PATIENCE)
+            opened = httpx2.get(link[1], timeout=PATIENCE)
         (tmp_path / "seen").touch()
         process.send_signal(signal.SIGTERM)
-        rest = process.communicate(timeout=40)[1]
+        rest = process.communicate(timeout=PATIENCE)[1]
         assert process.returncode == 0, rest
         return printed + rest, opened, listed
 

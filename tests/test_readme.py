@@ -70,7 +70,6 @@ def test_every_block_of_the_readme_runs(tmp_path: Path, shared_service: Service)
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
-            timeout=120,
             check=False,
         )
         assert done.returncode == 0, f"{block}\n{done.stdout}\n{done.stderr}"

@@ -18,7 +18,7 @@ import pytest
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import Pipeline
 
-from tests.running import Service, free_port
+from tests.running import PATIENCE, Service, free_port
 
 ROOT = Path(__file__).parent.parent
 START = datetime(2026, 1, 5, tzinfo=UTC)
@@ -90,14 +90,14 @@ def receiving(service: Service, folder: Path, key: str, secret: str, port: int) 
             stderr=subprocess.STDOUT,
         )
     try:
-        deadline = time.monotonic() + 90
+        deadline = time.monotonic() + PATIENCE
         while time.monotonic() < deadline and b"waiting at" not in (folder / "receiver.log").read_bytes():
             assert process.poll() is None, (folder / "receiver.log").read_text()
             time.sleep(0.2)
         yield folder / "models"
     finally:
         process.terminate()
-        process.wait(30)
+        process.wait(PATIENCE)
 
 
 def ok(answer: httpx2.Response) -> Any:
@@ -106,7 +106,6 @@ def ok(answer: httpx2.Response) -> Any:
 
 
 @pytest.mark.long
-@pytest.mark.timeout(600)
 def test_the_world_turns_a_model_is_retrained_and_errors_fall_again(tmp_path: Path) -> None:
     service = Service(tmp_path / "service", "plk_loop_0123456789abcdefghijklmnopqrstuvwxyz", free_port())
     service.environment["PLUMBLINE_PUBLIC_URL"] = service.url

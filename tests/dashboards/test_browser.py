@@ -8,6 +8,7 @@ from playwright.sync_api import Browser, BrowserContext, Page, expect
 
 from tests.dashboards import samples
 from tests.dashboards.conftest import Watch, drawn
+from tests.running import PATIENCE
 
 pytestmark = pytest.mark.browser
 PAGES = tuple(samples.every_page())
@@ -22,6 +23,7 @@ RULES: dict[str, dict[str, object]] = {
 def context(browser: Browser) -> Iterator[BrowserContext]:
     """Return one context for all tests, which has read the scripts once; what a test left in it is cleared."""
     made = browser.new_context()
+    made.set_default_timeout(PATIENCE * 1000)
     yield made
     made.close()
 
@@ -123,6 +125,7 @@ def test_the_theme_is_kept_and_charts_follow_it(page: Page, gallery: str) -> Non
 
 def test_without_script_the_numbers_are_still_there(browser: object, gallery: str, page: Page) -> None:
     context = page.context.browser.new_context(java_script_enabled=False)  # type: ignore[union-attr]
+    context.set_default_timeout(PATIENCE * 1000)
     plain = context.new_page()
     plain.goto(f"{gallery}/light/drift")
     assert plain.locator("table tbody tr").count() > 20

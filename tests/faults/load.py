@@ -74,7 +74,7 @@ def records(name: str, turn: int, now: datetime, shift: float, random: np.random
 def post(site: Site, name: str, pause: float = 0.1) -> None:
     """Post batches and their labels, each until it is acknowledged; write down what was, and any answer but 200."""
     clock = site.clock or SetClock(datetime.now(UTC))
-    random = np.random.default_rng(abs(hash(name)) % 2**32)
+    random = np.random.default_rng([*name.encode()])
     with (
         site.client() as client,
         (site.folder / f"acked-{name}").open("a", buffering=1) as acked,
@@ -183,7 +183,7 @@ def received(site: Site, secret: str) -> Counter[str]:
 def prepare(site: Site, receiver_port: int) -> str:
     """Make what is watched, a policy of retraining and a webhook; return the webhook's secret."""
     assert site.clock is not None
-    with site.client(60) as client:
+    with site.client() as client:
         declare(client, bucket_start(bucket_of(site.clock.now())))
         policy = {"when": {"monitors": ["inputs"], "windows": "1 of 1"}, "not_while": [], "min_labelled_rows": 0}
         often = {"cooldown": "1s", "at_most": {"per": "1s", "times": 1000}, "deadline": "30d"}
@@ -197,14 +197,14 @@ def acknowledged(folder: Path) -> set[str]:
     return {name for file in folder.glob("acked-*") for name in file.read_text().split("\n")[:-1]}
 
 
-def goes_on(folder: Path, seconds: float = 120.0) -> None:
+def goes_on(folder: Path) -> None:
     """Wait until a record more is acknowledged: the load reached whatever was killed or stopped before."""
 
     def written() -> int:
         return sum(file.stat().st_size for file in folder.glob("acked-*"))
 
     before = written()
-    wait_until(lambda: written() > before, seconds, "the load")
+    wait_until(lambda: written() > before, "the load")
 
 
 def begun(folder: Path) -> list[tuple[str, str]]:

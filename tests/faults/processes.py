@@ -28,7 +28,7 @@ from service.clock import Clock, SetClock
 from service.scheduler import working
 from service.settings import ROLES, Settings
 from tests.conftest import ADMIN_KEY
-from tests.running import free_port
+from tests.running import PATIENCE, free_port
 
 HEADERS = {"Authorization": f"Bearer {ADMIN_KEY}"}
 MODEL = "/v1/models/m"
@@ -72,11 +72,11 @@ class SharedClock:
         self._stopped.value = float("inf")
 
 
-def wait_until(holds: Callable[[], object], seconds: float = 60.0, what: str = "it") -> None:
+def wait_until(holds: Callable[[], object], what: str) -> None:
     """Wait until something holds."""
-    deadline = time.monotonic() + seconds
+    deadline = time.monotonic() + PATIENCE
     while not holds():
-        assert time.monotonic() < deadline, f"{what} took longer than {seconds:g} seconds"
+        assert time.monotonic() < deadline, f"{what} took longer than {PATIENCE:g} seconds"
         time.sleep(0.02)
 
 
@@ -129,7 +129,7 @@ class Site:
         process.start()
         self.running[name] = process
         if "api" in settings.roles:
-            wait_until(lambda: self.answers() or not process.is_alive(), 180, f"the start of {name}")
+            wait_until(lambda: self.answers() or not process.is_alive(), f"the start of {name}")
             assert process.is_alive(), log.read_text()[-4000:]
 
     def answers(self) -> bool:
@@ -158,9 +158,9 @@ class Site:
             process.join()
         self.running.clear()
 
-    def client(self, timeout: float = 10.0) -> httpx2.Client:
+    def client(self) -> httpx2.Client:
         """Return a client with the admin key."""
-        return httpx2.Client(base_url=f"http://127.0.0.1:{self.port}", headers=HEADERS, timeout=timeout)
+        return httpx2.Client(base_url=f"http://127.0.0.1:{self.port}", headers=HEADERS, timeout=120)
 
 
 @contextmanager

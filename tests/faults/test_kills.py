@@ -7,32 +7,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from sqlalchemy import select
 
-from service import runs
-from service.database import Database
 from service.settings import ROLES
-from service.tables import RunRow
-from service.words import UNFINISHED
 from tests.faults.load import DRIFT, accepted, ask, begun, check, goes_on, post, prepare, receive
-from tests.faults.processes import FORK, SharedClock, Site, fork, killed, site, wait_until
+from tests.faults.processes import FORK, SharedClock, fork, killed, site, wait_until
+from tests.service.watched import begun_often
 
 START = datetime(2026, 3, 2, 5, 55, tzinfo=UTC)
 """The first whole hour is the first of two that drift: see `tests.faults.load.DRIFT`."""
 CLIENTS = 3
 SPEED = 1800.0
 """Half an hour passes in a second: two windows of two monitors are due every two seconds."""
-
-
-def begun_often(place: Site) -> bool:
-    """Return whether a window that is not over was begun so often that more kills would end it: see `runs.CRASHES`."""
-    database = Database(place.settings().database)  # opened anew: no connection is there when a process is forked
-    often = select(RunRow.id).where(RunRow.status.in_(UNFINISHED), RunRow.attempt >= runs.CRASHES - 2)
-    try:
-        with database.reading() as session:
-            return session.scalar(often.limit(1)) is not None
-    finally:
-        database.close()
 
 
 def kill_at_random(folder: Path, url: str | None, kills: int, seed: int, *, apart: bool = True) -> None:
@@ -53,14 +38,16 @@ def kill_at_random(folder: Path, url: str | None, kills: int, seed: int, *, apar
             around.append(fork(ask, place))
             for _ in range(kills):
                 goes_on(folder)
-                wait_until(lambda: not begun_often(place), 240, "a window that was begun again and again")
+                wait_until(
+                    lambda: not begun_often(place.settings().database), "a window that was begun again and again"
+                )
                 time.sleep(float(random.uniform(0.0, 0.8)))
                 name = str(random.choice(list(processes)))
                 place.kill(name)
                 place.start(name, *processes[name])
-            wait_until(lambda: accepted(folder), 120, "a backfill")
-            wait_until(lambda: begun(folder), 240, "a retraining")
-            wait_until(lambda: clock.now() > START + DRIFT, 120, "what drifts and goes back")
+            wait_until(lambda: accepted(folder), "a backfill")
+            wait_until(lambda: begun(folder), "a retraining")
+            wait_until(lambda: clock.now() > START + DRIFT, "what drifts and goes back")
             clock.stop()
             killed(around[1:])
             for name in list(place.running):
@@ -77,18 +64,15 @@ def kill_at_random(folder: Path, url: str | None, kills: int, seed: int, *, apar
     assert count.jobs
 
 
-@pytest.mark.timeout(600)
 def test_kills_of_any_process_lose_double_and_miss_nothing(tmp_path: Path) -> None:
     kill_at_random(tmp_path, None, 6, 1)
 
 
 @pytest.mark.long
-@pytest.mark.timeout(1200)
 def test_fifty_kills_of_the_one_process_lose_double_and_miss_nothing(tmp_path: Path) -> None:
     kill_at_random(tmp_path, None, 50, 5, apart=False)
 
 
 @pytest.mark.long
-@pytest.mark.timeout(1200)
 def test_a_hundred_kills_lose_double_and_miss_nothing(tmp_path: Path) -> None:
     kill_at_random(tmp_path, None, 100, 3)

@@ -342,7 +342,7 @@ for module in (monitors.cells, monitors.coding):
         if hasattr(loop, "signatures") and not name.startswith("_"):
             assert loop.signatures, name
 """
-    subprocess.run([sys.executable, "-c", script], check=True, timeout=200)
+    subprocess.run([sys.executable, "-c", script], check=True)
 
 
 def test_loops_compile_where_no_folder_can_hold_their_cache() -> None:
@@ -355,4 +355,4 @@ sums = np.zeros(2)
 add_weights(sums, np.array([1, -1, 1]), np.empty(0))
 assert sums.tolist() == [0.0, 2.0]
 """
-    subprocess.run([sys.executable, "-c", script], check=True, timeout=120)
+    subprocess.run([sys.executable, "-c", script], check=True)

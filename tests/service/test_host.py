@@ -1,8 +1,9 @@
 """One host for SQLite, one secret for a database: whoever else comes is refused with a sentence."""
 
+import itertools
+import math
 import socket
 import threading
-import time
 from pathlib import Path
 
 import pytest
@@ -33,20 +34,21 @@ def elsewhere(database: Database, count: int) -> None:
 
 
 def test_a_second_host_on_sqlite_is_refused_with_what_to_do(database: Database) -> None:
-    over = threading.Event()
+    over, begun = threading.Event(), threading.Event()
 
     def beating() -> None:
-        for count in range(1, 1000):
+        for count in itertools.count(1):
             elsewhere(database, count)
-            if over.wait(0.1):
+            begun.set()
+            if over.wait(0.05):
                 return
 
     thread = threading.Thread(target=beating)
     thread.start()
-    time.sleep(0.2)
+    begun.wait()
     try:
         with pytest.raises(host.OtherHost, match=r"belongs to host elsewhere.*PLUMBLINE_DATABASE_URL"):
-            host.hold(database, patience=0.5)
+            host.hold(database, patience=3.0)
     finally:
         over.set()
         thread.join()
@@ -60,20 +62,18 @@ def test_a_lock_beside_the_file_refuses_a_second_host_at_once_even_while_the_fir
     there = Database(f"sqlite:///{path}")
     host.hold(there)  # another process of the same host
     monkeypatch.setattr(host, "boot", lambda: OTHER.partition(" ")[2])
-    began = time.monotonic()
     second = Database(f"sqlite:///{path}")
     with pytest.raises(host.OtherHost, match=f"belongs to host {socket.gethostname()[:64]}"):
-        host.hold(second, patience=30.0)
-    assert time.monotonic() - began < 5.0
+        host.hold(second, patience=math.inf)
     monkeypatch.undo()
     host.let_go(database)
     monkeypatch.setattr(host, "boot", lambda: OTHER.partition(" ")[2])
     with pytest.raises(host.OtherHost):  # the other process of the first host is still there
-        host.hold(second, patience=30.0)
+        host.hold(second, patience=math.inf)
     monkeypatch.undo()
     host.let_go(there)
     monkeypatch.setattr(host, "boot", lambda: OTHER.partition(" ")[2])
-    host.hold(second, patience=30.0)
+    host.hold(second, patience=math.inf)
     assert second.host_lock is not None
 
 
@@ -87,9 +87,7 @@ def test_a_host_that_is_no_more_is_followed(database: Database) -> None:
 
 def test_processes_of_one_host_share_the_database_and_a_clean_end_lets_another_host_in(database: Database) -> None:
     for _ in range(3):
-        began = time.monotonic()
-        host.hold(database, patience=5.0)
-        assert time.monotonic() - began < 1.0
+        host.hold(database, patience=math.inf)
     host.let_go(database)
     with database.reading() as session:
         assert session.get_one(LeaseRow, host.NAME).owner == ""

@@ -19,6 +19,7 @@ import pytest
 from service.ingest.columns import content_hashes
 from service.ingest.formats import Format, format_of
 from service.problems import BadRequest, MediaTypeUnknown, TooLarge
+from tests.pace import slower
 from tests.service.built import build, codes, faults, part, rows, schema, stream
 
 START = datetime(2026, 11, 1, tzinfo=UTC)
@@ -303,7 +304,7 @@ def test_hurtful_json_is_refused_within_a_second_and_32_mebibytes(name: str) -> 
         assert len(codes(built)) == built.count or name == "lines of nothing"
     except BadRequest:
         pass
-    assert time.process_time() - began < 1.0
+    assert time.process_time() - began < 1.0 * slower()
     assert peak() - before < 32 * 2**20
 
 

@@ -627,20 +627,17 @@ def kill_at_random(folder: Path, kills: int, seed: int, url: str | None = None) 
     assert len(sealed(shop, labels=True)) == len(stored)
 
 
-@pytest.mark.timeout(480)
 def test_nothing_acknowledged_is_lost_or_doubled_by_kills_of_writers_and_sealers(tmp_path: Path) -> None:
     kill_at_random(tmp_path, 10, 1)
 
 
 @pytest.mark.long
-@pytest.mark.timeout(1200)
 def test_nothing_acknowledged_is_lost_or_doubled_by_two_hundred_kills(tmp_path: Path) -> None:
     kill_at_random(tmp_path, 200, 2)
 
 
 @pytest.mark.long
 @pytest.mark.postgres
-@pytest.mark.timeout(480)
 def test_nothing_acknowledged_is_lost_or_doubled_by_kills_on_postgresql(tmp_path: Path) -> None:
     with Cluster.started() as cluster:
         kill_at_random(tmp_path, 10, 3, cluster.new_database("kills"))

@@ -15,6 +15,7 @@ import pytest
 
 from service.confinement import Answer
 from service.worker import Crashed, Limits, TooLong, TooMuchMemory, Worker, WorkFailed, WorkRefused, network_remains
+from tests.running import PATIENCE
 from tests.service.opened import opened
 
 
@@ -53,10 +54,8 @@ def test_a_crash_fails_that_call_and_nothing_else(worker: Worker) -> None:
 
 
 def test_work_that_takes_too_long_is_ended(worker: Worker) -> None:
-    start = time.monotonic()
     with pytest.raises(TooLong, match="longer than the 1 s"):
         worker.call("deeds.sleep", {}, limits=Limits(seconds=1))
-    assert time.monotonic() - start < 20
 
 
 def test_work_that_takes_too_much_memory_is_ended(worker: Worker) -> None:
@@ -132,9 +131,7 @@ worker.close()
 
 def test_start_up_says_it_when_the_network_is_left_to_the_worker(tmp_path: Path) -> None:
     command = [sys.executable, "-c", ALONE, str(tmp_path)]
-    done = subprocess.run(
-        command, cwd=Path(__file__).parents[2], check=True, capture_output=True, text=True, timeout=120
-    )
+    done = subprocess.run(command, cwd=Path(__file__).parents[2], check=True, capture_output=True, text=True)
     assert "remains: no" not in done.stdout
     assert "the worker process keeps the network of this one" in done.stdout
     assert "the worker process may not do this: socket" in done.stdout
@@ -225,8 +222,8 @@ def test_a_worker_process_does_not_outlive_the_service() -> None:
         "threading.Timer(1.5, lambda: os._exit(0)).start(); w.call('deeds.sleep', {})"
     )
     root = Path(__file__).parents[2]
-    subprocess.run([sys.executable, "-c", code], cwd=root, check=False, capture_output=True, timeout=60)
-    deadline = time.monotonic() + 20
+    subprocess.run([sys.executable, "-c", code], cwd=root, check=False, capture_output=True)
+    deadline = time.monotonic() + PATIENCE
     while _workers_of(root) and time.monotonic() < deadline:
         time.sleep(0.2)
     assert not _workers_of(root)

@@ -11,12 +11,14 @@ from sqlalchemy import select
 
 from service import baselines, uploads
 from service.assembly import Assembly
+from service.database import Database
 from service.explanations import Explanations
 from service.ingest.hashing import hash_ids, hash_key
+from service.runs import CRASHES
 from service.scheduler import Scheduler
 from service.tables import AlertRow, DeliveryRow, ModelRow, MonitorRow, ReplayRow, RunRow
 from service.webhooks import Sender
-from service.words import Span, new_id
+from service.words import UNFINISHED, Span, new_id
 from service.worker import Worker
 from tests.service.records import HOUR, MOMENT, SECRET, START, Shop, hours
 
@@ -45,6 +47,17 @@ def stream(first: int, last: int, *, shift: float = 0.0, per_hour: int = PER_HOU
             "score": pa.array(scores),
         }
     )
+
+
+def begun_often(url: str) -> bool:
+    """Return whether a window that is not over was begun so often that more kills would end it: see `runs.CRASHES`."""
+    database = Database(url)  # opened anew: no connection is there when a process is forked
+    often = select(RunRow.id).where(RunRow.status.in_(UNFINISHED), RunRow.attempt >= CRASHES - 2)
+    try:
+        with database.reading() as session:
+            return session.scalar(often.limit(1)) is not None
+    finally:
+        database.close()
 
 
 def truth_of(table: pa.Table, flip: float = 0.0) -> list[str]:

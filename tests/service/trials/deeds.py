@@ -52,7 +52,7 @@ def parent(request: Request) -> Answer:
 def end_template(request: Request) -> Answer:
     """Kill the parent below Python, past the audit hook."""
     ctypes.CDLL(None).kill(os.getppid(), 9)
-    time.sleep(60)
+    time.sleep(3600)
     return {}, {}
 
 
@@ -71,12 +71,13 @@ def leave(request: Request) -> Answer:
 
 
 def sleep(request: Request) -> Answer:
-    time.sleep(60)
+    time.sleep(3600)
     return {}, {}
 
 
 def grow(request: Request) -> Answer:
-    held = [bytearray(os.urandom(2**20) * 16) for _ in range(256)]
+    held = [bytearray(os.urandom(2**20) * 16) for _ in range(32)]
+    time.sleep(3600)
     return {"held": len(held)}, {}
 
 
