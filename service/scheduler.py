@@ -256,7 +256,8 @@ class Scheduler:
         """Run what was asked for, every model a share of it, beside what is due by time."""
         with self._assembly.database.reading() as session:
             queued = select(RunRow.model_id).where(RunRow.status.in_(UNFINISHED), RunRow.backfill.is_(True))
-            models = session.scalars(queued.distinct().order_by(RunRow.model_id)).all()
+            going = select(JobRow.model_id).where(JobRow.state.in_(UNFINISHED), JobRow.kind == BACKFILL)
+            models = sorted(set(session.scalars(queued.union(going))) - {None})
         done = 0
         for model_id in models:
             if self._stopping.is_set():
@@ -276,6 +277,7 @@ class Scheduler:
             self._assembly.sealer.seal(model_id)
             with self._assembly.database.reading() as session:
                 asked = self._unfinished(session, model_id, backfill=True)
+            self._progress(model_id)  # of windows whose process ended before it could say so
             for due in asked[:limit]:
                 if self._stopping.is_set():
                     break

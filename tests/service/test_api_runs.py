@@ -11,6 +11,7 @@ import pytest
 from starlette.testclient import TestClient
 
 from service.clock import SetClock
+from service.runs import execute
 from tests.receiver import Receiver
 
 START = datetime(2026, 1, 5, tzinfo=UTC)
@@ -210,6 +211,25 @@ def test_windows_that_many_ask_for_at_once_are_queued_once(
     assert sorted(run["window"]["from"] for run in queued) == [
         (START + timedelta(days=day)).isoformat().replace("+00:00", "Z") for day in range(5)
     ]
+
+
+def test_a_backfill_whose_worker_ended_before_it_said_so_is_done_at_the_next_tick(
+    make_client: Callable[..., TestClient],
+) -> None:
+    client = make_client(SetClock(START + timedelta(days=10)), tick_seconds=3600.0)
+    made(client)
+    sent(client, 0, 2)
+    scheduler, parts = client.app.state.scheduler, client.app.state.assembly  # type: ignore[attr-defined]
+    parts.sealer.seal(1)
+    span = {"from": START.isoformat(), "to": (START + timedelta(days=2)).isoformat(), "each": "1d"}
+    job = client.post("/v1/models/loans/monitors/data_drift/runs", json=span).headers["location"]
+    with parts.database.reading() as session:
+        asked = scheduler._unfinished(session, 1, backfill=True)
+    assert [execute(scheduler._workshop, due) is not None for due in asked] == [True, True]
+    assert client.get(job).json()["state"] == "queued"
+    scheduler.tick()
+    told = client.get(job).json()
+    assert (told["state"], told["progress"]["done"]) == ("done", 2)
 
 
 def test_a_backfill_that_is_cancelled_runs_no_more_windows(make_client: Callable[..., TestClient]) -> None:
