@@ -18,8 +18,9 @@ SMCLARIFY_VENV := build/smclarify
 WORKERS ?= 3
 # A file's tests share what they open; the files come in the order of tests/conftest.py, the longest first.
 SPREAD := -n $(WORKERS) --dist loadfile --no-loadscope-reorder
-test faults ci: export OMP_NUM_THREADS = 1
-test faults ci: export OPENBLAS_NUM_THREADS = 1
+AGAIN := -n 0 --last-failed --last-failed-no-failures none
+test again faults ci: export OMP_NUM_THREADS = 1
+test again faults ci: export OPENBLAS_NUM_THREADS = 1
 
 .PHONY: help
 help: ## Show what can be made
@@ -69,12 +70,13 @@ style: install $(VENV)/.tested
 	@$(BIN)/ruff format --check .
 	@$(BIN)/lint-imports --no-cache
 
-# Types are checked by one process for a minute, beside the tests; what it says comes last.
 .PHONY: test
-test: style ## `make check`, and everything but the long suites
-	@mkdir -p build; $(BIN)/mypy > build/types.txt 2>&1 & types=$$!; failed=0; \
-	$(BIN)/pytest $(SPREAD) -m 'not long' || failed=$$?; \
-	wait $$types || failed=1; cat build/types.txt; exit $$failed
+test: style ## Style, import contracts, and every test but the long ones
+	@$(BIN)/pytest $(SPREAD) -m 'not long'
+
+.PHONY: again
+again: style ## What failed in `make test`, once more, one after the other
+	@$(BIN)/pytest $(AGAIN) -m 'not long'
 
 .PHONY: faults
 faults: TESTED ?= $(BIN)
@@ -101,10 +103,13 @@ $(SMCLARIFY_VENV)/.installed: requirements/smclarify.txt
 	@$(SMCLARIFY_VENV)/bin/python -m pip --disable-pip-version-check --quiet --no-input install --no-deps --require-hashes -r requirements/smclarify.txt
 	@touch $@
 
+# Hours of killing and waiting beside other work: what failed is done once more, alone, and what fails twice has failed.
+once_more = { echo 'Once more, alone: what failed above'; $(CI_VENV)/bin/pytest $(AGAIN) -m long $(1); }
+
 .PHONY: ci
-ci: full smclarify $(BUNDLE) ## The full install in an empty environment, the long suites, one pass of each benchmark
-	@$(CI_VENV)/bin/pytest $(SPREAD) -m long --ignore tests/faults
-	@$(MAKE) --no-print-directory faults TESTED=$(CI_VENV)/bin WORKERS=2 || echo 'A long fault failed; its report is above.'
+ci: check full smclarify $(BUNDLE) ## Types, the full install in an empty environment, the long suites, one pass of each benchmark
+	@$(CI_VENV)/bin/pytest $(SPREAD) -m long --ignore tests/faults || $(call once_more,--ignore tests/faults)
+	@$(MAKE) --no-print-directory faults TESTED=$(CI_VENV)/bin WORKERS=2 || $(call once_more,tests/faults)
 	@$(MAKE) --no-print-directory bench || echo 'A benchmark fell short of a figure; the tables above say which.'
 
 $(PEERS_VENV)/.installed: requirements/peers.txt requirements/build.txt pyproject.toml hatch_build.py

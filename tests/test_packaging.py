@@ -43,6 +43,7 @@ def test_the_service_starts_from_an_empty_environment_outside_the_checkout(wheel
     starts_and_works(tmp_path / "venv" / "bin" / "plumbline", tmp_path)
 
 
+@pytest.mark.long
 def test_the_service_starts_from_the_unpacked_wheel_outside_the_checkout(wheel: Path, tmp_path: Path) -> None:
     # The short form: the wheel's files alone, over the libraries of this environment.
     folder = tmp_path / "site"

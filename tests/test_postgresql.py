@@ -19,6 +19,7 @@ pytestmark = pytest.mark.postgres
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
+@pytest.mark.long
 def test_a_replay_is_stored_judged_and_shown_on_postgresql(tmp_path: Path, postgres_url: str, plumbline: Run) -> None:
     pq.write_table(frame(288 * 24, seed=1, minutes=5), tmp_path / "reference.parquet")
     stream = frame(288 * 6, seed=2, minutes=5)

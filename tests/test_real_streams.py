@@ -34,6 +34,7 @@ def measured(client: httpx2.Client, model: str) -> dict[str, dict[str, Any]]:
     return {run["window"]["from"][:10]: run for run in runs if run["status"] not in ("no_data", "insufficient_data")}
 
 
+@pytest.mark.long
 def test_elec2_prices_of_victoria_and_the_transfer_are_found_to_move_from_row_17424_on(
     shared_service: Service, shared_data: Path, plumbline: Run, tmp_path: Path
 ) -> None:

@@ -134,6 +134,7 @@ def test_a_restored_backup_answers_the_same_and_repeats_no_call_under_a_new_id(
     a_machine_is_lost(tmp_path, receiver, None, None)
 
 
+@pytest.mark.long
 @pytest.mark.postgres
 def test_a_backup_of_postgresql_is_restored_into_postgresql(
     tmp_path: Path, receiver: Receiver, new_postgres_url: Callable[[], str]
@@ -141,6 +142,7 @@ def test_a_backup_of_postgresql_is_restored_into_postgresql(
     a_machine_is_lost(tmp_path, receiver, new_postgres_url(), new_postgres_url())
 
 
+@pytest.mark.long
 @pytest.mark.postgres
 def test_a_backup_of_sqlite_is_restored_into_postgresql(tmp_path: Path, receiver: Receiver, postgres_url: str) -> None:
     a_machine_is_lost(tmp_path, receiver, None, postgres_url)

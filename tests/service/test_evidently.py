@@ -85,6 +85,7 @@ def reported(app_client: TestClient) -> tuple[Response, dict[str, Any]]:
     return app_client.get(f"/v1/reports/{told['id']}"), told
 
 
+@pytest.mark.long
 @pytest.mark.browser
 def test_evidently_s_report_draws_itself_and_hostile_names_in_it_do_nothing(
     reported: tuple[Response, dict[str, Any]], page: Page, app_client: TestClient
