@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from math import isfinite
+from math import isfinite, sqrt
 from typing import Literal
 
 import numpy as np
@@ -19,6 +19,7 @@ from monitors.columns import codes_of, numbers_of
 from monitors.contract import (
     Attribute,
     BiasMetric,
+    Chance,
     Comparison,
     CountedBias,
     Counts,
@@ -414,6 +415,19 @@ class Estimate:
         freedom = values.size - 1.0
         return float(stdtr(freedom, -score) if upward else 2 * stdtr(freedom, -abs(score)))
 
+    def chance(self, place: int) -> Chance | None:
+        """Return how far a group is from the baseline's value by chance, by the quiet blocks where they have a say."""
+        if self.moved is None:
+            return None
+        moved = self.moved[:, place][np.isfinite(self.moved[:, place])]
+        if not moved.size:
+            return None
+        values = np.empty(0) if self.quiet is None else self.quiet[:, place][np.isfinite(self.quiet[:, place])]
+        if values.size < ENOUGH_BLOCKS:
+            return Chance(float(moved.std()), np.inf)
+        deviation = max(float(values.std(ddof=1)), float(moved.std()))
+        return Chance(deviation * sqrt(1 + 1 / values.size), values.size - 1.0)
+
     def outside(self, place: int, allowed: tuple[float, float]) -> tuple[float, float] | None:
         """Return how far a group lies outside the allowed values, and the chance if it lay at their end."""
         now, error = float(scaled(self.metric, self.values[place])), self.error(place)
@@ -606,6 +620,7 @@ def _with_chance(
         effect=effect,
         min_effect=_least_effect(parameters, estimate, place),
         p_value=p_value,
+        chance=estimate.chance(place),
         note="" if by_blocks else calibrating,
     )
 

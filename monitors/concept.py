@@ -17,7 +17,7 @@ from scipy.special import chdtrc, stdtr
 
 from monitors import discovery
 from monitors.columns import codes_of
-from monitors.contract import Comparison, Counts, Direction, Figure, Result, Subject, Verdict
+from monitors.contract import Chance, Comparison, Counts, Direction, Figure, Result, Subject, Verdict
 from monitors.estimation import (
     Aligned,
     Calibration,
@@ -130,6 +130,7 @@ def _by_scores(comparison: Comparison, parameters: ConceptParameters, labelled: 
                 effect=float(deterioration(metric.direction, concept, 0.0)),
                 min_effect=least_effect(parameters, metric, figure, around, float(before[figure])),
                 p_value=p_value,
+                chance=null.chance(figure),
                 decides=decides,
                 verdict=Verdict.NOT_MEASURED if decides else None,
                 n_window=labelled.labelled,
@@ -232,6 +233,7 @@ def _by_loss(comparison: Comparison, parameters: ConceptParameters, labelled: La
             effect=value,
             min_effect=parameters.min_effect.get(name, _half_width(model.losses[name])),
             p_value=float(stdtr(max(rest.size - 1, 1), -value / max(spread, 1e-300))),
+            chance=Chance(spread, float(max(rest.size - 1, 1))),
             decides=decides,
             verdict=Verdict.NOT_MEASURED if decides else None,
             n_window=int(rest.size),

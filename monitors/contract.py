@@ -111,6 +111,14 @@ class Subject:
     scale: int = 1
 
 
+@dataclass(frozen=True, slots=True)
+class Chance:
+    """How a value differs from the baseline's by chance: by Student's t of that spread, in the unit of the effect."""
+
+    spread: float
+    freedom: float
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Result:
     """One number about one subject, judged, or the reason why there is none.
@@ -136,6 +144,8 @@ class Result:
     threshold: float | None = None
     rule: Rule | None = None
     estimated: bool = False
+    chance: Chance | None = None
+    """How far it would be from the baseline's where nothing has changed, for who asks what could be found."""
     detected_at: datetime | None = None
     """When a sequential detector saw the newest change."""
     n_window: int = 0

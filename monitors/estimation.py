@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from math import isfinite, sqrt
+from math import inf, isfinite, sqrt
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ from scipy.optimize import isotonic_regression
 from monitors import discovery
 from monitors.columns import codes_of, numbers_of
 from monitors.contract import (
+    Chance,
     ClassMetric,
     Column,
     Comparison,
@@ -296,6 +297,7 @@ def measure_estimated(comparison: Comparison, parameters: PerformanceParameters)
                     effect=float(deterioration(metric.direction, value, old)),
                     min_effect=least_effect(parameters, metric, figure, around, old),
                     p_value=p_value,
+                    chance=null.chance(figure),
                     estimated=True,
                     decides=parameters.decides(metric, figure, task_of(labelled.window)),
                     n_window=labelled.rows,
@@ -531,6 +533,7 @@ def measure_loss(comparison: Comparison, parameters: PerformanceParameters, labe
                 effect=value - before,
                 min_effect=parameters.min_effect.get(metric.name, 1.96 * float(step)),
                 p_value=normal_tail((value - before) / max(step, 1e-300)),
+                chance=Chance(float(step), inf),
                 estimated=True,
                 decides=decides,
                 verdict=Verdict.NOT_MEASURED if decides else None,

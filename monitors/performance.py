@@ -239,6 +239,7 @@ def measure_performance(comparison: Comparison, parameters: PerformanceParameter
                     effect=effect,
                     min_effect=least,
                     p_value=p_value,
+                    chance=None if null is None else null.chance(figure),
                     constant_value=_best(
                         metric.direction, [float(found[figure]) for found in constants if figure in found]
                     ),

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from math import sqrt
 from typing import Literal
 
 import numpy as np
 from scipy.special import stdtr
 
-from monitors.contract import Counts, Direction, Figure, Metric
+from monitors.contract import Chance, Counts, Direction, Figure, Metric
 from monitors.null import ENOUGH_BLOCKS, TAIL_ONLY
 from monitors.tables import Table, total
 
@@ -131,6 +132,18 @@ class OutcomeNull:
             return None, False
         return max(part for part in (by_rows, by_blocks) if part is not None), by_blocks is not None
 
+    def chance(self, figure: Figure) -> Chance | None:
+        """Return how far a figure is from the baseline's by chance: by the quiet blocks where they say more."""
+        windows, baselines = (part.get(figure) for part in self.swapped)
+        known = np.array([]) if windows is None or baselines is None else windows - baselines
+        known = known[~np.isnan(known)]
+        by_rows = Chance(float(known.std()), np.inf) if known.size else None
+        moved = self._moved(figure)
+        if moved is None:
+            return by_rows
+        spread = sqrt(self._variance(figure, moved) * (1 + 1 / moved.size))
+        return by_rows if by_rows is not None and by_rows.spread > spread else Chance(spread, moved.size - 1.0)
+
     def _by_rows(self, figure: Figure, direction: Direction, now: float, before: float) -> float | None:
         windows, baselines = (part.get(figure) for part in self.swapped)
         if windows is None or baselines is None:
@@ -151,21 +164,32 @@ class OutcomeNull:
         return min(counted, _tail(direction, (now - before - float(np.nanmean(moved))) / spread, TAIL_FREEDOM))
 
     def _by_blocks(self, figure: Figure, direction: Direction, now: float, before: float) -> float | None:
-        if self.quiet is None or self.quiet_centre is None or self.quiet_rows is None:
+        moved = self._moved(figure)
+        if moved is None:
+            return None
+        variance = self._variance(figure, moved)
+        if variance <= 0:
+            return None
+        score = (now - before - float(moved.mean())) / np.sqrt(variance * (1 + 1 / moved.size))
+        return _tail(direction, score, moved.size - 1.0)
+
+    def _moved(self, figure: Figure) -> Counts | None:
+        """Return how far each quiet block is from all of them; None of too few."""
+        if self.quiet is None or self.quiet_centre is None:
             return None
         values, centre = self.quiet.get(figure), self.quiet_centre.get(figure)
         if values is None or centre is None or np.isnan(centre):
             return None
-        known = ~np.isnan(values)
-        count = int(known.sum())
-        if count < ENOUGH_BLOCKS:
-            return None
-        moved = values[known] - float(centre)
-        variance = float(moved.var(ddof=1)) + self._smaller(figure, float(np.mean(self.quiet_rows[known])))
-        if variance <= 0:
-            return None
-        score = (now - before - float(moved.mean())) / np.sqrt(variance * (1 + 1 / count))
-        return _tail(direction, score, count - 1.0)
+        known = values[~np.isnan(values)]
+        return known - float(centre) if known.size >= ENOUGH_BLOCKS else None
+
+    def _variance(self, figure: Figure, moved: Counts) -> float:
+        rows = (
+            float(np.mean(self.quiet_rows[~np.isnan(self.quiet[figure])]))
+            if self.quiet and self.quiet_rows is not None
+            else 0.0
+        )
+        return float(moved.var(ddof=1)) + self._smaller(figure, rows)
 
     def _smaller(self, figure: Figure, rows: float) -> float:
         """Return the variance that a window of fewer rows than the blocks has more than they."""

@@ -152,7 +152,13 @@ class Check:
     def run(self, session: Session, monitor: MonitorRow) -> RunRow:
         """Return what a monitor finds, as a run that is stored nowhere; `results` of it are in its document."""
         run = RunRow(rows=self.rows.num_rows)
-        measured = Measured(rows=self.rows.num_rows, baseline=self.found.baseline, layout=self.found.layout.number)
+        runs.tally(run, self.measured(session, monitor))
+        return run
+
+    def measured(self, session: Session, monitor: MonitorRow, alpha: float | None = None) -> Measured:
+        """Return what a monitor finds; without an ``alpha`` it is judged at what the monitor may spend."""
+        baseline, layout = self.found.baseline, self.found.layout
+        measured = Measured(rows=self.rows.num_rows, baseline=baseline, layout=layout.number, alpha=alpha)
         due = self._due(monitor)
         try:
             self._measure(session, due, measured)
@@ -161,8 +167,7 @@ class Check:
         except Exception as error:  # whatever a plug-in raises is told of that monitor alone
             log.exception("check failed", monitor=monitor.name, model=self.found.model.name)
             measured.status, measured.reason = "failed", f"{type(error).__name__}: {error}"[:500]
-        runs.tally(run, measured)
-        return run
+        return measured
 
     def _due(self, monitor: MonitorRow) -> Due:
         grid = windows.grid_of(monitor.schedule, monitor.window, monitor.offset)
@@ -184,7 +189,7 @@ class Check:
     def _measure(self, session: Session, due: Due, into: Measured) -> None:
         kind, policy = due.kind, budget.parse_policy(due.monitor.policy)
         parameters = policy.prepared(due.parameters)
-        into.alpha = runs.alpha_of(session, due)
+        into.alpha = runs.alpha_of(session, due) if into.alpha is None else into.alpha
         found = kind.measure(self._comparison(session, due, None), parameters)
         found += runs.sliced(
             session, self.workshop, due, into, policy, lambda part: self._comparison(session, due, part)

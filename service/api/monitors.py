@@ -36,14 +36,15 @@ from service.api.depends import (
 from service.api.problems import faults_of, refused
 from service.assembly import Assembly
 from service.problems import Conflict, Fault
+from service.rehearsals import POWER, rehearse
 from service.runs import LABELS, ROLLING, SEASONAL
+from service.scheduler import workshop_of
 from service.tables import ArrivalRow, BaselineRow, ModelRow, MonitorRow, SliceRow, VersionRow, WebhookRow
 from service.words import HOUR, format_time, new_id, parse_time
 
 router = APIRouter(prefix="/v1/models/{model}/monitors", tags=["monitors"])
 
 SCHEDULES = {window: schedule for schedule, window in windows.PERIODS.items()}
-POWER = 0.8
 FIGURES_DELAY = "1d"
 """How long after a window's end posted figures are waited for, where a monitor does not say."""
 
@@ -459,14 +460,19 @@ def _trial(session: Session, parts: Assembly, model: ModelRow, body: MonitorBody
     else:
         alpha = None
     sizes = _sizes(session, version, grid)
-    answer["subjects"] = [_subject(column, parameters, policy, alpha, len(columns), sizes) for column in columns]
     answer["n_baseline"], answer["n_window"] = sizes
+    if not kind.needs_labels and not kind.reads_labels:
+        answer["subjects"] = [_subject(column, parameters, policy, alpha, len(columns), sizes) for column in columns]
+        return answer
+    found = rehearse(session, workshop_of(parts), model, row, alpha=alpha, rows=sizes[1])
+    answer["subjects"] = found.subjects
+    answer["rehearsed"] = {"rows": found.rows, "baseline": found.baseline or None, "reason": found.reason or None}
     return answer
 
 
 def _subjects(columns: Sequence[Column], kind: Kind, parameters: Parameters) -> list[Column]:
     if kind.needs_labels or kind.reads_labels or kind.judges_posted:
-        return []  # its subjects are figures, which Holm's method takes in the order of what is found
+        return []  # its subjects are figures, and not columns
     roles = {Role.FEATURE} if kind.name != "prediction_drift" else {Role.PREDICTION, Role.SCORE}
     kept = [column for column in columns if column.role in roles and column.status != "new"]
     return parameters.chosen(kept) if isinstance(parameters, DriftParameters) else kept
@@ -511,9 +517,10 @@ def _subject(
     n_baseline, n_window = sizes
     if family_of(column) == "numeric" and n_baseline and n_window:
         normal = NormalDist()
-        found = (normal.inv_cdf(1 - told["alpha"] / 2) + normal.inv_cdf(POWER)) * sqrt(1 / n_baseline + 1 / n_window)
+        spread = sqrt(1 / n_baseline + 1 / n_window)
+        least = max(normal.inv_cdf(1 - told["alpha"] / 2) * spread, told["min_effect"])
         told["smallest_shift"] = {
-            "value": max(found, told["min_effect"]),
+            "value": least + normal.inv_cdf(POWER) * spread,
             "unit": "standard deviations of the mean",
             "power": POWER,
             "assumes": "independent rows",
