@@ -18,7 +18,7 @@ from service.clock import Clock
 from service.settings import Settings
 from tests.postgres import Cluster
 from tests.receiver import Receiver
-from tests.running import PATIENCE, Service
+from tests.running import PATIENCE, UNHURRIED, Service
 from tests.service.empty import copy_empty
 
 ROOT = Path(__file__).parent.parent
@@ -153,7 +153,8 @@ def make_client(settings: Settings) -> Iterator[Callable[..., TestClient]]:
         if changed.database_url is None:
             copy_empty(changed.data_dir / "plumbline.db")
         app = create_app(changed, clock)
-        client = TestClient(app, raise_server_exceptions=False, headers={"Authorization": f"Bearer {ADMIN_KEY}"})
+        headers = {"Authorization": f"Bearer {ADMIN_KEY}", **UNHURRIED}
+        client = TestClient(app, raise_server_exceptions=False, headers=headers)
         client.__enter__()
         opened.append(client)
         return client

@@ -6,10 +6,11 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-from standardwebhooks import Webhook
+from standardwebhooks import Webhook, WebhookVerificationError
 
 from tests.running import PATIENCE
 
@@ -52,11 +53,14 @@ class Receiver:
             thread.join()
 
     def events(self, secret: str, kind: str | None = None) -> list[dict[str, Any]]:
-        """Return the bodies received, each verified with the secret; raises where a signature is wrong."""
+        """Return the bodies received, however long ago; raises where one is not signed with the secret."""
         webhook = Webhook(secret)
         bodies: list[dict[str, Any]] = []
         for headers, body in list(self.calls):
-            webhook.verify(body.decode(), headers)
+            at = datetime.fromtimestamp(int(headers["webhook-timestamp"]), UTC)
+            signed = webhook.sign(headers["webhook-id"], at, body.decode())
+            if signed not in headers["webhook-signature"].split(" "):
+                raise WebhookVerificationError("the signature is wrong")
             bodies.append(json.loads(body))
         return [body for body in bodies if kind is None or body["type"] == kind]
 

@@ -19,6 +19,9 @@ ROOT = Path(__file__).parent.parent
 PATIENCE = 300.0
 """How long a test waits for what comes within a second or two: only what hangs takes so long, on any machine."""
 
+UNHURRIED = {"Prefer": "wait=60"}
+"""Asks for the longest that the service lets an answer wait for its job: a slow machine takes more than ten seconds."""
+
 
 def free_port() -> int:
     """Return a port of this host that nobody listens on.
@@ -113,5 +116,6 @@ class Service:
 
     def client(self, **options: Any) -> httpx2.Client:
         """Return a client with the admin key."""
+        headers = {"Authorization": f"Bearer {self.admin_key}", **UNHURRIED}
         options.setdefault("timeout", PATIENCE)
-        return httpx2.Client(base_url=self.url, headers={"Authorization": f"Bearer {self.admin_key}"}, **options)
+        return httpx2.Client(base_url=self.url, headers=headers, **options)

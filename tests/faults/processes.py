@@ -28,9 +28,9 @@ from service.clock import Clock, SetClock
 from service.scheduler import working
 from service.settings import ROLES, Settings
 from tests.conftest import ADMIN_KEY
-from tests.running import PATIENCE, free_port
+from tests.running import PATIENCE, UNHURRIED, free_port
 
-HEADERS = {"Authorization": f"Bearer {ADMIN_KEY}"}
+HEADERS = {"Authorization": f"Bearer {ADMIN_KEY}", **UNHURRIED}
 MODEL = "/v1/models/m"
 FORK = multiprocessing.get_context("fork")
 """Forked, so that nothing is imported or compiled again after each of a hundred kills."""
@@ -191,7 +191,7 @@ def declare(client: httpx2.Client, now: datetime) -> None:
     made(
         f"{MODEL}/baselines?name=reference&ordered=true",
         content="\n".join(lines).encode(),
-        headers={"content-type": "text/csv", "prefer": "wait=60"},
+        headers={"content-type": "text/csv"},
     )
     for name, kind in (("inputs", "data_drift"), ("quality", "data_quality")):
         made(f"{MODEL}/monitors", json={"name": name, "kind": kind, "schedule": "hourly", "window": "1h"})

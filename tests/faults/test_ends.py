@@ -22,7 +22,7 @@ def test_after_sigterm_it_is_not_ready_first_serves_a_moment_longer_and_ends_wit
     tmp_path: Path,
 ) -> None:
     # Two seconds are enough to see it, but where the machine is slow.
-    assert any(ends_well(tmp_path / f"{drain}", drain) for drain in (2, 10, 60))
+    assert any(ends_well(tmp_path / f"{drain}", drain) for drain in (2, 10, 25))
 
 
 def ends_well(folder: Path, drain: int) -> bool:
@@ -47,7 +47,7 @@ def ends_well(folder: Path, drain: int) -> bool:
                     assert client.post("/v1/models/m/predictions", json=sent).status_code in (200, 503)
                     taken += 1
         assert running.process.wait(PATIENCE) == 0
-        assert time.monotonic() - began < max(30, 10 * to_start) + drain, "it starts in two seconds, elsewhere"
+        assert time.monotonic() - began < max(30, 10 * to_start)  # two seconds to start, thirty to end
         assert "Traceback" not in running.log.read_text()
     return stopping and taken > 0
 

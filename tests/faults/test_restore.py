@@ -19,6 +19,7 @@ from service.problems import Conflict
 from service.settings import Settings
 from tests.conftest import ADMIN_KEY
 from tests.receiver import Receiver
+from tests.running import UNHURRIED
 from tests.service.test_api_runs import START, made, sent
 
 ASKED = (
@@ -45,7 +46,7 @@ def settings_of(folder: Path, url: str | None = None, **changes: Any) -> Setting
 
 @contextmanager
 def running(settings: Settings, clock: SetClock) -> Iterator[TestClient]:
-    headers = {"Authorization": f"Bearer {ADMIN_KEY}"}
+    headers = {"Authorization": f"Bearer {ADMIN_KEY}", **UNHURRIED}
     with TestClient(create_app(settings, clock), headers=headers, raise_server_exceptions=False) as client:
         yield client
 

@@ -1,5 +1,6 @@
 """Storage fails: a disk fills, bytes turn, files go; the rest is served, and nothing acknowledged is lost."""
 
+import itertools
 import secrets
 import subprocess
 from collections.abc import Iterator
@@ -24,6 +25,7 @@ from service.settings import Settings
 from service.tables import NoticeRow, SegmentRow
 from tests.conftest import ADMIN_KEY
 from tests.receiver import Receiver
+from tests.running import UNHURRIED
 from tests.service.watched import Watched, hours
 
 NOW = datetime(2026, 3, 2, 12, tzinfo=UTC)
@@ -60,12 +62,12 @@ def test_a_full_disk_is_507_reads_go_on_and_what_was_acknowledged_is_there_when_
         values = {"data_dir": disk / "data", "admin_key": ADMIN_KEY, "roles": "api,sealer", "min_free_bytes": 0}
         settings = Settings.model_validate(values | {"seal_rows": 1500, "tick_seconds": 0.1, "log_level": "critical"})
         app = create_app(settings)
-        headers = {"Authorization": f"Bearer {ADMIN_KEY}"}
+        headers = {"Authorization": f"Bearer {ADMIN_KEY}", **UNHURRIED}
         with TestClient(app, headers=headers, raise_server_exceptions=False) as client:
             assert client.post("/v1/models", json={"name": "m", "task": "binary"}).status_code == 201
             accepted: set[str] = set()
             statuses = []
-            for turn in range(80):
+            for turn in itertools.count():
                 body = many(turn)
                 answer = client.post("/v1/models/m/predictions", json=body)
                 statuses.append(answer.status_code)
@@ -76,10 +78,10 @@ def test_a_full_disk_is_507_reads_go_on_and_what_was_acknowledged_is_there_when_
                     assert client.get("/v1/models/m").status_code == 200
                 if statuses.count(507) == REFUSALS:
                     break
-            assert set(statuses) == {200, 507}
+            assert {200, 507} <= set(statuses) <= {200, 503, 507}  # 503 where the sealer is slow beside them
             assert client.patch("/v1/models/m", json={"description": "x" * 2_000_000}).status_code in (413, 422, 507)
             subprocess.run(["mount", "-o", "remount,size=64m", str(disk)], check=True)
-            body = many(999)
+            body = many(-1)
             assert client.post("/v1/models/m/predictions", json=body).status_code == 200
             accepted |= {row["prediction_id"] for row in body}
         parts = assemble(settings)
@@ -198,7 +200,7 @@ def test_the_service_starts_and_answers_with_every_file_of_the_lake_damaged(tmp_
     settings = Settings.model_validate(
         {"data_dir": tmp_path, "admin_key": ADMIN_KEY, "tick_seconds": 0.1, "log_level": "critical", "seal_rows": 50}
     )
-    headers = {"Authorization": f"Bearer {ADMIN_KEY}"}
+    headers = {"Authorization": f"Bearer {ADMIN_KEY}", **UNHURRIED}
     clock = SetClock(NOW)
     with TestClient(create_app(settings, clock), headers=headers, raise_server_exceptions=False) as client:
         client.post("/v1/models", json={"name": "m", "task": "binary", "classes": ["0", "1"]})
@@ -208,7 +210,7 @@ def test_the_service_starts_and_answers_with_every_file_of_the_lake_damaged(tmp_
         answer = client.post(
             "/v1/models/m/baselines?name=b&ordered=true",
             content=body,
-            headers={"content-type": "text/csv", "prefer": "wait=60"},
+            headers={"content-type": "text/csv"},
         )
         assert answer.status_code == 201, answer.text
         for turn in range(4):

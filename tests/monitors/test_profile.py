@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from monitors.kernel import profile_batches
 from monitors.layout import CategoryLayout, Layout, NumericLayout, OutcomeLayout, plan_layout
 from monitors.profile import CategoryProfile, NumericProfile, Profile, merge, merged, summed
+from tests.examples import SAME
 from tests.monitors.rows import mixed_columns, mixed_layout, mixed_rows
 
 LAYOUT = mixed_layout()
@@ -158,7 +159,7 @@ def test_an_unknown_format_is_refused_with_both_formats_named(data: bytes) -> No
         Profile.decode(LAYOUT, data)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(SAME, max_examples=200)
 @given(st.data())
 def test_damaged_bytes_are_refused_or_read_but_never_crash(data: st.DataObject) -> None:
     import zstandard

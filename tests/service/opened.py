@@ -12,6 +12,7 @@ from service.access import Scope
 from service.app import create_app
 from service.clock import Clock
 from service.settings import Settings
+from tests.running import UNHURRIED
 from tests.service.empty import copy_empty
 
 ADMIN_KEY = "plk_test_0123456789abcdefghijklmnopqrstuvwxyzABCDEFG"
@@ -23,7 +24,8 @@ def opened(folder: Path, clock: Clock | None = None, **changes: Any) -> Iterator
     settings = Settings(data_dir=folder, admin_key=SecretStr(ADMIN_KEY), roles=("api",), **changes)
     if settings.database_url is None:
         copy_empty(folder / "plumbline.db")
-    with TestClient(create_app(settings, clock), raise_server_exceptions=False, headers=bearer(ADMIN_KEY)) as client:
+    headers = bearer(ADMIN_KEY) | UNHURRIED
+    with TestClient(create_app(settings, clock), raise_server_exceptions=False, headers=headers) as client:
         yield client
 
 

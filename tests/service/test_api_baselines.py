@@ -3,6 +3,7 @@
 import gzip
 import io
 import json
+import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -400,10 +401,8 @@ def test_a_long_upload_is_answered_by_a_job(client: TestClient) -> None:
     assert answer.status_code in (201, 202)
     if answer.status_code == 202:
         where = answer.headers["Location"]
-        for _ in range(200):
-            job = client.get(where).json()
-            if job["state"] not in ("queued", "running"):
-                break
+        while (job := client.get(where).json())["state"] in ("queued", "running"):
+            time.sleep(0.05)
         assert (job["state"], job["result"]["name"]) == ("done", "b-job")
         bound = key_of(client, Scope.READ, models=["other"])
         assert client.get(where, headers=bound).status_code == 404

@@ -32,6 +32,7 @@ from service.settings import Settings
 from service.tables import ModelRow
 from tests.conftest import ADMIN_KEY
 from tests.explainers.oracle import skops_bytes
+from tests.running import UNHURRIED
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
 NAMES = ["age", "income", "debt"]
@@ -88,7 +89,7 @@ def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestClient]:
         outbound_http=True,
         tick_seconds=3600.0,
     )
-    headers = {"authorization": f"Bearer {ADMIN_KEY}", "prefer": "wait=60"}
+    headers = {"Authorization": f"Bearer {ADMIN_KEY}", **UNHURRIED}
     with TestClient(create_app(settings, SetClock(NOW)), raise_server_exceptions=False, headers=headers) as made:
         about = {"task": "binary", "classes": ["0", "1"], "positive_class": "1", "favourable_outcome": "0"}
         for name in ("loans", "served", "bare"):
@@ -267,10 +268,7 @@ def test_more_than_a_hundred_records_are_a_job(client: TestClient) -> None:
     answer = client.post("/v1/models/loans/explanations", json={"prediction_ids": ids})
     client.headers["prefer"] = waits
     assert answer.status_code == 202, answer.text
-    for _ in range(600):
-        job = client.get(answer.headers["location"]).json()
-        if job["state"] not in ("queued", "running"):
-            break
+    while (job := client.get(answer.headers["location"]).json())["state"] in ("queued", "running"):
         time.sleep(0.1)
     assert job["state"] == "done", job
     told = client.get(job["result"]["location"]).json()

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from service.ingest import uniform
 from service.ingest.formats import Format
+from tests.examples import SAME
 from tests.service.built import build, faults, rows, schema
 
 FEATURES = {"age": "numeric", "job": "categorical", "owner": "boolean", "since": "datetime", "note": "text"}
@@ -36,7 +37,7 @@ def record(number: int, cells: list[Any], names: list[str]) -> dict[str, Any]:
     return {"prediction_id": f"p{number}", "features": features, "prediction": cells[-1], "tags": {"region": "EU"}}
 
 
-@settings(max_examples=150, deadline=None)
+@settings(SAME, max_examples=150)
 @given(st.lists(st.lists(_CELLS, min_size=6, max_size=6), min_size=2, max_size=5), st.booleans(), st.data())
 def test_one_pass_stores_what_the_tolerant_parser_stores(cells: list[list[Any]], same: bool, data: Any) -> None:
     names = [*FEATURES, "fresh"][:5]

@@ -20,6 +20,7 @@ from cryptography.x509.oid import NameOID
 
 from service.outbound import AddressNotAllowed, Guard, Refused, TooSlow, is_global
 from service.settings import Settings
+from tests.running import PATIENCE
 from tests.service.connections import HOSTILE, watched_connections
 
 
@@ -37,7 +38,7 @@ def test_26_hostile_urls_make_no_connection(scheme: str) -> None:
             hostile = url.replace("http:", f"{scheme}:")
             with pytest.raises(AddressNotAllowed):
                 guard.check(hostile)
-            with pytest.raises((Refused, httpx2.InvalidURL)), guard.client(5) as client:
+            with pytest.raises((Refused, httpx2.InvalidURL)), guard.client(PATIENCE) as client:
                 client.post(hostile, content=b"{}")
     assert connections == []
 
@@ -92,7 +93,7 @@ def test_a_name_without_address_is_left_to_the_call() -> None:
 
     guard = Guard(settings(), resolve=unknown)
     guard.check("https://not-there-yet.test/")
-    with pytest.raises(httpcore2.ConnectError), guard.client(5) as client:
+    with pytest.raises(httpcore2.ConnectError), guard.client(PATIENCE) as client:
         client.post("https://not-there-yet.test/", content=b"{}")
 
 
@@ -142,7 +143,7 @@ def answering(
             try:
                 if tls is not None:
                     connection = tls.wrap_socket(connection, server_side=True)
-                connection.settimeout(5)
+                connection.settimeout(PATIENCE)
                 request = b""
                 while not request.endswith(b"{}"):
                     request += connection.recv(65536)
@@ -163,7 +164,7 @@ def answering(
     finally:
         ended.set()
         listener.close()
-        thread.join(5)
+        thread.join()
 
 
 def test_the_checked_address_is_called_under_the_name_that_was_asked_for(tmp_path: Path) -> None:
@@ -174,7 +175,7 @@ def test_the_checked_address_is_called_under_the_name_that_was_asked_for(tmp_pat
     tls.sni_callback = lambda _socket, name, _context: names.append(name)
     allowed = settings(outbound_allow=("127.0.0.0/8",), ca_bundle=public)
     guard = Guard(allowed, resolve=lambda _host, _port: ["127.0.0.1"])
-    with answering(b"HTTP/1.1 204 No Content\r\n\r\n", tls) as (port, requests), guard.client(10) as client:
+    with answering(b"HTTP/1.1 204 No Content\r\n\r\n", tls) as (port, requests), guard.client(PATIENCE) as client:
         assert client.post(f"https://hook.test:{port}/x", content=b"{}").status_code == 204
     assert names == ["hook.test"]
     assert f"host: hook.test:{port}".encode() in requests[0].lower()
@@ -183,7 +184,7 @@ def test_the_checked_address_is_called_under_the_name_that_was_asked_for(tmp_pat
 def test_a_redirect_is_not_followed() -> None:
     guard = Guard(settings(outbound_http=True, outbound_allow=("127.0.0.1",)))
     answer = b"HTTP/1.1 302 Found\r\nlocation: http://169.254.169.254/\r\ncontent-length: 0\r\n\r\n"
-    with answering(answer) as (port, _), guard.client(10) as client, watched_connections() as connections:
+    with answering(answer) as (port, _), guard.client(PATIENCE) as client, watched_connections() as connections:
         assert client.post(f"http://127.0.0.1:{port}/", content=b"{}").status_code == 302
     assert [address[0] for address in connections] == ["127.0.0.1"]
 
@@ -213,5 +214,5 @@ def test_the_environment_s_proxies_are_not_used(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:1/")
     monkeypatch.setenv("ALL_PROXY", "http://127.0.0.1:1/")
     guard = Guard(settings(outbound_http=True, outbound_allow=("127.0.0.1",)))
-    with answering(b"HTTP/1.1 204 No Content\r\n\r\n") as (port, _), guard.client(10) as client:
+    with answering(b"HTTP/1.1 204 No Content\r\n\r\n") as (port, _), guard.client(PATIENCE) as client:
         assert client.post(f"http://127.0.0.1:{port}/", content=b"{}").status_code == 204

@@ -20,6 +20,7 @@ from service.database import from_microseconds
 from service.tables import ArrivalRow, DirtyRow, ModelRow, PendingTruthRow, ProfileRow, ReplayRow, VersionRow
 from service.words import Span, bucket_start
 from tests.postgres import Cluster
+from tests.running import PATIENCE
 from tests.service.records import COLUMNS, HOUR, START, Shop, hours
 
 LENGTH = 75
@@ -404,14 +405,14 @@ def test_the_background_builds_closed_hours_and_merges_them_when_the_day_closes(
     with_layout(shop)
     shop.clock.at = from_microseconds(START + 10 * HOUR)
     posted(shop, [START + h * HOUR for h in range(10)])
-    shop.profiles.refresh()
+    shop.profiles.refresh(seconds=PATIENCE)
     assert stored(shop) == {(1, h): 1 for h in range(9)}  # the hour from 9 on waits for its late records
     shop.clock.at = from_microseconds(START + 26 * HOUR)
     posted(shop, [START + h * HOUR for h in range(10, 24)], start=100)
-    shop.profiles.refresh()
+    shop.profiles.refresh(seconds=PATIENCE)
     assert stored(shop)[24, 0] == 24
     shop.clock.at = from_microseconds(START + 40 * 24 * HOUR)
-    shop.profiles.refresh()
+    shop.profiles.refresh(seconds=PATIENCE)
     assert stored(shop) == {(24, 0): 24}
 
 
@@ -426,11 +427,11 @@ def test_a_dirty_bucket_is_rebuilt_in_the_background_at_most_once_in_a_quarter_o
     with_layout(shop)
     shop.clock.at = from_microseconds(START + 10 * HOUR)
     posted(shop, [START])
-    assert shop.profiles.refresh() == 1
+    assert shop.profiles.refresh(seconds=PATIENCE) == 1
     posted(shop, [START + 1], start=1)
-    assert shop.profiles.refresh() == 0
+    assert shop.profiles.refresh(seconds=PATIENCE) == 0
     shop.clock.move(timedelta(minutes=16))
-    assert shop.profiles.refresh() == 1
+    assert shop.profiles.refresh(seconds=PATIENCE) == 1
     assert stored(shop)[1, 0] == 2
 
 

@@ -37,6 +37,7 @@ from service.tables import (
     VersionRow,
 )
 from tests.postgres import Cluster
+from tests.running import PATIENCE
 from tests.service.records import HOUR, MOMENT, SECRET, START, Shop, hours, join
 
 ROOT = Path(__file__).parent.parent.parent
@@ -408,13 +409,13 @@ def test_who_asks_for_what_is_buffered_does_not_wait_for_what_comes_meanwhile(tm
 def test_who_waits_for_the_turn_waits_no_longer_than_until_what_was_asked_for_is_sealed(tmp_path: Path) -> None:
     shop = Shop(tmp_path)
     shop.put("predictions", [record("p0")])
-    held = lease.take(shop.database, f"seal:{shop.model_id}")
+    held = lease.take(shop.database, f"seal:{shop.model_id}", 10 * PATIENCE)
     assert held is not None
     with ThreadPoolExecutor(1) as threads:
         waiting = threads.submit(Sealer(shop.database, shop.lake, shop.clock, shop.settings).seal, shop.model_id)
         assert not wait([waiting], 0.2).done
         assert shop.sealer._seal(shop.model_id, held, newest=1) == 1
-        assert waiting.result(20) == 0  # although the lease is held
+        assert waiting.result(PATIENCE) == 0  # although the lease is held
 
 
 def test_who_lost_the_lease_stores_nothing(tmp_path: Path) -> None:
