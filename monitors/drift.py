@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from math import isfinite, sqrt
 from typing import Any, Literal
 
@@ -81,6 +81,8 @@ class DriftParameters(Parameters):
                 replace(known[name], **options)
             except TypeError:
                 raise ValueError(f"{name} has no options {', '.join(options)}") from None
+            except ValueError as error:
+                raise ValueError(f"{name}: {error}") from None
         for name, least in self.min_effect.items():
             if not (isfinite(least) and least >= 0):
                 raise ValueError(f"min_effect of {name} must be a finite number from 0 on, not {least}")
@@ -263,6 +265,7 @@ def _worked(comparison: Comparison, task: str, wanted: Sequence[tuple[Column, Ro
                 "method": statistic.method,
                 "most_rows": statistic.most_rows,
                 "equal": statistic.equal,
+                "options": asdict(statistic),
             }
             for column, statistic in held
         ],

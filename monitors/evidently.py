@@ -14,6 +14,7 @@ BOTH = frozenset({Type.NUMERIC, Type.CATEGORICAL, Type.BOOLEAN})
 NUMBERS = frozenset({Type.NUMERIC})
 CATEGORIES = frozenset({Type.CATEGORICAL, Type.BOOLEAN})
 TEXTS = frozenset({Type.TEXT})
+EMBEDDINGS = frozenset({Type.EMBEDDING})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,3 +31,18 @@ class EvidentlyTest(EvidentlyDistance):
 
     unit: ClassVar[str] = "p-value"
     direction: ClassVar[Direction] = Direction.LOWER_IS_WORSE
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvidentlyEmbedding(EvidentlyDistance):
+    """A method over whole vectors, or over the first so many of the baseline's principal components (0: all)."""
+
+    source: ClassVar[str] = "Evidently 0.7.23, legacy.metrics.data_drift.embedding_drift_methods"
+    task: ClassVar[str] = "evidently.embedding_drift"
+    types: ClassVar[frozenset[Type]] = EMBEDDINGS
+    pca_components: int = 0
+
+    def __post_init__(self) -> None:
+        """Refuse what is no number of components."""
+        if type(self.pca_components) is not int or self.pca_components < 0:
+            raise ValueError(f"pca_components must be a whole number from 0 on, not {self.pca_components!r}")

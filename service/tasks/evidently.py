@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import warnings
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 
+from monitors.multivariate import vectors
 from service.confinement import Answer, Request, TaskRefused
 
 if TYPE_CHECKING:
@@ -47,18 +48,50 @@ def prepare(needed: Collection[str] = (STAT_TESTS,)) -> None:
 def stat_tests(request: Request) -> Answer:
     """Compute stat tests of columns, called directly.
 
-    The document's ``asked`` are ``{"column", "type", "method", "most_rows", "equal"}``; the tables are ``baseline`` and
-    ``window`` in the lake's columns. Answers ``scores`` in that order, each ``{"score", "n_baseline", "n_window"}`` or
-    ``{"error"}``.
+    The document's ``asked`` are ``{"column", "type", "method", "most_rows", "equal", "options"}``; the tables are
+    ``baseline`` and ``window`` in the lake's columns. Answers ``scores`` in that order, each ``{"score", "n_baseline",
+    "n_window"}`` or ``{"error"}``.
     """
     prepare()
     from evidently.legacy.calculations.stattests.registry import get_registered_stattest
     from evidently.legacy.core import ColumnType
 
+    def score(asked: dict[str, Any], old: pd.Series, new: pd.Series) -> float:
+        kind = ColumnType(TYPES[asked["type"]])
+        test = get_registered_stattest(asked["method"], kind)
+        return float(test(old.copy(), new.copy(), kind, None).drift_score)
+
+    return _scored(request, _values, score)
+
+
+def embedding_drift(request: Request) -> Answer:
+    """Compute drift methods of embeddings, called directly; asked and answered as `stat_tests` are."""
+    prepare()
+    from evidently.legacy.metrics.data_drift import embedding_drift_methods
+
+    def score(asked: dict[str, Any], old: pd.DataFrame, new: pd.DataFrame) -> float:
+        if not len(old) or not len(new):
+            raise ValueError("no row has a vector")
+        if old.shape[1] != new.shape[1]:
+            raise ValueError(f"vectors of {new.shape[1]} numbers, in the baseline of {old.shape[1]}")
+        options = {
+            name: value or None if name == "pca_components" else value for name, value in asked["options"].items()
+        }
+        method = getattr(embedding_drift_methods, asked["method"])(**options)
+        return float(method(new.copy(), old.copy())[0])
+
+    return _scored(request, _vectors, score)
+
+
+def _scored(
+    request: Request,
+    values: Callable[[pa.Table, dict[str, Any]], Any],
+    score: Callable[[dict[str, Any], Any, Any], float],
+) -> Answer:
+    """Return the score of everything that is asked for, or what was raised about its rows."""
     scores = []
     for asked in request.document["asked"]:
-        kind = ColumnType(TYPES[asked["type"]])
-        old, new = (_values(request.tables[side], asked) for side in ("baseline", "window"))
+        old, new = (values(request.tables[side], asked) for side in ("baseline", "window"))
         if asked["equal"]:
             size = min(len(old), len(new))
             old, new = old.iloc[:size], new.iloc[:size]
@@ -66,9 +99,8 @@ def stat_tests(request: Request) -> Answer:
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
-                test = get_registered_stattest(asked["method"], kind)
-                score = float(test(old.copy(), new.copy(), kind, None).drift_score)
-            told: dict[str, Any] = {"score": score} if np.isfinite(score) else {"error": "it is not finite here"}
+                found = score(asked, old, new)
+            told: dict[str, Any] = {"score": found} if np.isfinite(found) else {"error": "it is not finite here"}
         except Exception as error:  # noqa: BLE001 - a test may raise anything about its rows; the result says what
             told = {"error": " ".join(str(error).split())[:300] or type(error).__name__}
         scores.append({**told, "n_baseline": len(old), "n_window": len(new)})
@@ -131,3 +163,10 @@ def _values(table: pa.Table, asked: dict[str, Any]) -> pd.Series:
         return pd.Series(numbers[np.isfinite(numbers)][: asked["most_rows"]])
     texts = [value for value in column.cast(pa.string()).to_pylist() if value is not None]
     return pd.Series(texts[: asked["most_rows"]], dtype=object)
+
+
+def _vectors(table: pa.Table, asked: dict[str, Any]) -> pd.DataFrame:
+    """Return a column's whole vectors, a component a column, at most as many as are asked for."""
+    import pandas as pd
+
+    return pd.DataFrame(vectors(table, asked["column"])[0][: asked["most_rows"]])

@@ -16,6 +16,7 @@ from monitors.budget import BudgetPolicy, PolicyInvalidError, parse_policy
 from monitors.contract import Column, Comparison, Result, Role, Subject, Type, Verdict, WorkNotDoneError
 from monitors.drift import DriftParameters
 from monitors.exact import exact_comparison
+from monitors.kinds.mmd import kernel, squared
 from service.confinement import Request
 from service.tasks import evidently
 from tests.monitors.test_statistics import anderson_sigma
@@ -28,15 +29,15 @@ EIGHT_NEW = np.array([39.2, 39.3, 39.7, 41.4, 41.8, 42.9, 43.3, 45.8])
 
 def done_here(task: str, document: Mapping[str, Any], tables: Mapping[str, pa.Table]) -> Mapping[str, Any]:
     """Do the worker's task in this process."""
-    assert task == "evidently.stat_tests"
-    return evidently.stat_tests(Request(document, tables, {}, lambda *_: ({}, {})))[0]
+    tasks = {"evidently.stat_tests": evidently.stat_tests, "evidently.embedding_drift": evidently.embedding_drift}
+    return tasks[task](Request(document, tables, {}, lambda *_: ({}, {})))[0]
 
 
 def compared(
     columns: list[Column], baseline: Mapping[str, Any], window: Mapping[str, Any], work: Any = done_here
 ) -> Comparison:
     """Return rows compared exactly, with Evidently at hand."""
-    types = {Type.NUMERIC: pa.float64(), Type.BOOLEAN: pa.bool_()}
+    types = {Type.NUMERIC: pa.float64(), Type.BOOLEAN: pa.bool_(), Type.EMBEDDING: pa.list_(pa.float64())}
     old, new = (
         pa.table(
             {
@@ -244,6 +245,80 @@ def test_texts_are_told_apart_by_what_they_say() -> None:
     found = shown(Type.TEXT, old, new, "abs_text_content_drift")["abs_text_content_drift"]
     assert found.value == pytest.approx(1.0, abs=0.05)
     assert found.note == "of 120 rows against 120"
+
+
+def embedded(old: Any, new: Any, *names: str, **options: dict[str, Any]) -> dict[str, Result]:
+    """Return what Evidently's methods say of vectors, by our names."""
+    asked = DriftParameters(also=list(names), options=options, min_rows=1)
+    comparison = compared([column("x", Type.EMBEDDING)], {"x": list(old)}, {"x": list(new)})
+    found = discovery.kinds()["data_drift"].measure(comparison, asked)
+    return {result.metric: result for result in found if result.metric in names}
+
+
+def test_embeddings_are_compared_as_evidently_s_own_report_compares_them() -> None:
+    evidently.prepare()
+    from evidently.legacy.metrics import EmbeddingsDriftMetric
+    from evidently.legacy.metrics.data_drift import embedding_drift_methods as theirs
+    from evidently.legacy.pipeline.column_mapping import ColumnMapping
+    from evidently.legacy.report import Report
+
+    generator = np.random.default_rng(5)
+    old, new = generator.normal(0, 1, (400, 6)), generator.normal([0.5, 0.2, 0, 0, 0, 0], 1, (300, 6))
+    methods: dict[str, tuple[Any, dict[str, Any]]] = {
+        "embedding_model": (theirs.model(), {}),
+        "embedding_distance": (
+            theirs.distance(dist="cosine", pca_components=3),
+            {"dist": "cosine", "pca_components": 3},
+        ),
+        "embedding_ratio": (theirs.ratio(component_stattest="ks"), {"component_stattest": "ks"}),
+        "embedding_mmd": (theirs.mmd(), {}),
+    }
+    found = embedded(old, new, *methods, **{name: options for name, (_, options) in methods.items() if options})
+    assert set(found) == set(methods)
+    names = [f"c{place}" for place in range(6)]
+    for name, (method, _) in methods.items():
+        report = Report([EmbeddingsDriftMetric("x", drift_method=method)])
+        report.run(
+            reference_data=pd.DataFrame(old, columns=names),
+            current_data=pd.DataFrame(new, columns=names),
+            column_mapping=ColumnMapping(embeddings={"x": names}),
+        )
+        (told,) = report.as_dict()["metrics"]
+        assert found[name].value == pytest.approx(told["result"]["drift_score"], rel=1e-12), name
+        if name != "embedding_distance":  # whose threshold is for euclidean distances
+            beyond = (found[name].value or 0.0) > discovery.row_statistics()[name].threshold
+            assert told["result"]["drift_detected"] is beyond
+        assert found[name].note == "of 300 rows against 400"
+
+
+def test_the_figures_of_embeddings_are_those_of_the_textbook() -> None:
+    generator = np.random.default_rng(6)
+    old, new = generator.normal(0, 1, (200, 4)), generator.normal(0.4, 1, (150, 4))
+    found = embedded(old, new, "embedding_distance", "embedding_ratio", "embedding_mmd")
+    moved = new.mean(axis=0) - old.mean(axis=0)
+    assert found["embedding_distance"].value == pytest.approx(np.sqrt((moved**2).sum()), rel=1e-12)
+    each = [stats.wasserstein_distance(old[:, at], new[:, at]) / old[:, at].std(ddof=1) for at in range(4)]
+    assert found["embedding_ratio"].value == np.mean([one >= 0.1 for one in each])
+    # Gretton and others (2012), equation 3, the kernel as wide as the median distance between the two samples.
+    width = np.median(np.sqrt(((old[:, None] - new[None]) ** 2).sum(axis=-1))) / np.sqrt(2)
+    rows = np.concatenate([old, new])
+    expected = squared(kernel(rows, float(width)), (np.arange(350) >= 200).astype(np.float64))
+    assert found["embedding_mmd"].value == pytest.approx(float(expected), rel=1e-9)
+
+
+def test_embeddings_that_cannot_be_compared_say_why() -> None:
+    vectors = np.random.default_rng(7).normal(size=(50, 4))
+    other = embedded(vectors, vectors[:, :3], "embedding_model")["embedding_model"]
+    assert other.reason == "vectors of 3 numbers, in the baseline of 4"
+    nothing = embedded(vectors, [None] * 50, "embedding_model")["embedding_model"]
+    assert nothing.reason == "no row has a vector"
+    wrong = embedded(vectors, vectors, "embedding_ratio", embedding_ratio={"component_stattest": "tarot"})
+    assert "tarot" in wrong["embedding_ratio"].reason
+    for options, told in (({"dist": "as the crow flies"}, "euclidean"), ({"pca_components": -1}, "whole number")):
+        with pytest.raises(ValueError, match=told):
+            DriftParameters(options={"embedding_distance": options})
+    numbers = values(Type.NUMERIC, np.arange(50.0), np.arange(50.0), "embedding_distance")
+    assert "embedding_distance" not in numbers
 
 
 def test_a_row_statistic_can_decide_by_a_threshold_and_never_by_a_budget() -> None:

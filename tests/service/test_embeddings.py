@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pytest
 
 from tests.service.opened import opened
 
@@ -33,13 +34,29 @@ def parquet(start: datetime, days: int, shift: float) -> bytes:
     return sink.getvalue()
 
 
-def test_moved_vectors_are_found_and_judged_by_the_budget(tmp_path: Path) -> None:
-    with opened(tmp_path) as client:
+EVIDENTLY = {
+    "name": "theirs",
+    "kind": "data_drift",
+    "parameters": {
+        "features": ["text"],
+        "methods": {"text": "embedding_model"},
+        "also": ["embedding_distance", "embedding_ratio", "embedding_mmd"],
+        "options": {"embedding_distance": {"dist": "cityblock"}},
+    },
+    "policy": {"threshold": {"embedding_model": 0.55}},
+    "start": START.isoformat(),
+}
+
+
+def test_moved_vectors_are_found_by_the_budget_and_by_evidently_s_methods_in_the_worker_process(tmp_path: Path) -> None:
+    with opened(tmp_path, worker_stock=False) as client:
         client.post("/v1/models", json={"name": "m", "task": "binary", "alarm_budget": {"per": "30d", "at_most": 30}})
         made = client.post("/v1/models/m/baselines?name=b", content=parquet(START - 4 * DAY, 4, 0.0), headers=PARQUET)
         assert made.status_code == 201, made.text
         monitor = {"name": "vectors", "kind": "mmd", "start": START.isoformat()}
-        assert client.post("/v1/models/m/monitors", json=monitor).status_code == 201
+        for one in (monitor, EVIDENTLY):
+            made = client.post("/v1/models/m/monitors", json=one)
+            assert made.status_code == 201, made.text
         span = {"from": START.isoformat(), "to": (START + DAY).isoformat()}
         replay = client.post("/v1/models/m/replays", json=span)
         sent = client.post("/v1/models/m/predictions", content=parquet(START, 1, 0.8), headers=PARQUET)
@@ -48,6 +65,25 @@ def test_moved_vectors_are_found_and_judged_by_the_budget(tmp_path: Path) -> Non
         assert closed.status_code == 200, closed.text
         (run,) = client.get("/v1/models/m/monitors/vectors/runs").json()["items"]
         (result,) = client.get(f"/v1/models/m/runs/{run['id']}").json()["results"]
+        (run,) = client.get("/v1/models/m/monitors/theirs/runs").json()["items"]
+        theirs = {one["metric"]: one for one in client.get(f"/v1/models/m/runs/{run['id']}").json()["results"]}
+        known = client.get("/v1/catalog/metrics").json()["items"]
     assert (result["metric"], result["feature"], result["verdict"]) == ("mmd", "text", "violated")
     assert (result["n_window"], result["n_baseline"]) == (200, 800)
     assert result["rule"] == "budget"
+    assert set(theirs) == {"embedding_model", "embedding_distance", "embedding_ratio", "embedding_mmd"}
+    # Four numbers moved by 0.8 sd: one of them has the AUC Phi(0.8 / sqrt(2)) = 0.714, the best classifier of all four
+    # Phi(0.8 sqrt(4) / sqrt(2)) = 0.871; and every one of the four is farther than 0.1 sd from the baseline's.
+    assert 0.714 < theirs["embedding_model"]["value"] < 0.871
+    assert (theirs["embedding_model"]["verdict"], theirs["embedding_model"]["rule"]) == ("violated", "threshold")
+    assert theirs["embedding_ratio"]["value"] == 1.0
+    before, now = (
+        np.array(pq.read_table(io.BytesIO(part))["features.text"].to_pylist())
+        for part in (parquet(START - 4 * DAY, 4, 0.0), parquet(START, 1, 0.8))
+    )
+    moved = np.abs(now.mean(axis=0) - before.mean(axis=0)).sum()
+    assert theirs["embedding_distance"]["value"] == pytest.approx(moved, rel=1e-5)  # vectors are kept in 32 bits
+    assert theirs["embedding_mmd"]["value"] > 0.015
+    (entry,) = [one for one in known if one["name"] == "embedding_distance"]
+    assert entry["parameters"]["properties"]["dist"]["default"] == "euclidean"
+    assert entry["types"] == ["embedding"]
