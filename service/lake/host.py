@@ -1,20 +1,21 @@
-"""One host for SQLite: a lock beside the database and a heartbeat in it, by which a second host is refused."""
+"""One host for SQLite: a lock and a heartbeat beside the database, by which a second host is refused."""
 
 import fcntl
 import os
 import socket
+import sqlite3
 import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 
-from service.database import EPOCH, Database
+from service.database import Database
 from service.lake.lease import boot
 from service.problems import Unavailable
-from service.tables import LeaseRow
 
 BEAT_SECONDS = 3.0
 PATIENCE = 12.0
 """How long the heartbeat of another host is listened for before it is taken to have stopped, seconds."""
-NAME = "host"
 
 
 class OtherHost(Unavailable):
@@ -60,21 +61,35 @@ def _refusal(name: str) -> str:
     )
 
 
+@contextmanager
+def heart(database: Database) -> Iterator[sqlite3.Connection]:
+    """Open the heartbeats for one transaction: in a file beside the database, so that they wake nobody who watches it.
+
+    Its only row is whose heart beats, and how often it did.
+    """
+    file = database.engine.url.database
+    path = f"{file}.heart" if file and file != ":memory:" else ":memory:"
+    with closing(sqlite3.connect(path, timeout=30, isolation_level=None)) as connection:
+        connection.execute("BEGIN IMMEDIATE")
+        connection.execute("CREATE TABLE IF NOT EXISTS heart (owner TEXT NOT NULL, beats INTEGER NOT NULL)")
+        yield connection
+        connection.execute("COMMIT")
+
+
 def beat(database: Database, over: tuple[str, int] | None = None) -> tuple[str, int] | None:
     """Say that this host works on the database; None, or whose heartbeat is there instead and its count.
 
     ``over`` is a heartbeat that has stood still: where it still does, this host takes its place.
     """
     owner = f"{socket.gethostname()[:64]} {boot()}"
-    with database.writing() as session:
-        row = session.get(LeaseRow, NAME, with_for_update=True)
-        if row is None:
-            session.add(LeaseRow(name=NAME, owner=owner, token=1, until=EPOCH))
+    with heart(database) as connection:
+        held: tuple[str, int] | None = connection.execute("SELECT owner, beats FROM heart").fetchone()
+        if held is None:
+            connection.execute("INSERT INTO heart VALUES (?, 1)", (owner,))
             return None
-        held = (row.owner, row.token)
-        if row.owner and row.owner.rpartition(" ")[2] != boot() and held != over:
+        if held[0] and held[0].rpartition(" ")[2] != boot() and held != over:
             return held
-        row.owner, row.token = owner, row.token + 1
+        connection.execute("UPDATE heart SET owner = ?, beats = beats + 1", (owner,))
     return None
 
 
@@ -100,7 +115,7 @@ def let_go(database: Database) -> None:
     if database.host_lock is not None:
         os.close(database.host_lock)
         database.host_lock = None
-    with database.writing() as session:
-        row = session.get(LeaseRow, NAME)
-        if row is not None and row.owner.rpartition(" ")[2] == boot():
-            row.owner = ""
+    with heart(database) as connection:
+        for (owner,) in connection.execute("SELECT owner FROM heart").fetchall():
+            if owner.rpartition(" ")[2] == boot():
+                connection.execute("UPDATE heart SET owner = ''")

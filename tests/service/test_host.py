@@ -29,8 +29,15 @@ def database(tmp_path: Path) -> Database:
 
 def elsewhere(database: Database, count: int) -> None:
     """Let another host's heartbeat be seen."""
-    with database.writing() as session:
-        session.merge(LeaseRow(name=host.NAME, owner=OTHER, token=count, until=EPOCH))
+    with host.heart(database) as connection:
+        connection.execute("DELETE FROM heart")
+        connection.execute("INSERT INTO heart VALUES (?, ?)", (OTHER, count))
+
+
+def owner_of(database: Database) -> str:
+    """Return whose heart beats."""
+    with host.heart(database) as connection:
+        return str(connection.execute("SELECT owner FROM heart").fetchone()[0])
 
 
 def test_a_second_host_on_sqlite_is_refused_with_what_to_do(database: Database) -> None:
@@ -80,17 +87,25 @@ def test_a_lock_beside_the_file_refuses_a_second_host_at_once_even_while_the_fir
 def test_a_host_that_is_no_more_is_followed(database: Database) -> None:
     elsewhere(database, 7)
     host.hold(database, patience=0.2)
-    with database.reading() as session:
-        row = session.get_one(LeaseRow, host.NAME)
-    assert row.owner == f"{socket.gethostname()[:64]} {boot()}"
+    assert owner_of(database) == f"{socket.gethostname()[:64]} {boot()}"
 
 
 def test_processes_of_one_host_share_the_database_and_a_clean_end_lets_another_host_in(database: Database) -> None:
     for _ in range(3):
         host.hold(database, patience=math.inf)
     host.let_go(database)
-    with database.reading() as session:
-        assert session.get_one(LeaseRow, host.NAME).owner == ""
+    assert owner_of(database) == ""
+
+
+def test_a_heartbeat_does_not_wake_who_looks_for_changes(database: Database) -> None:
+    host.hold(database)
+    before = database.version()
+    for _ in range(3):
+        assert host.beat(database) is None
+    assert database.version() == before
+    with database.writing() as session:
+        session.add(LeaseRow(name="seal:1", owner="", token=1, until=EPOCH))
+    assert database.version() != before
 
 
 def test_a_process_that_meets_another_host_s_heartbeat_is_told(database: Database) -> None:
