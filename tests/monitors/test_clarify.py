@@ -206,6 +206,47 @@ def test_expected_1_10_smclarifys_own_pre_training_figures() -> None:
     assert value("KS", not_b, label, favourable=(1, 2)) == pytest.approx(1 / 3, rel=1e-6)
 
 
+def test_expected_1_10_smclarifys_own_conditional_disparity() -> None:
+    people = list("MMMFFFFMMMMFMMFMFFMMFMMF")
+    label = [0, 1, 1, 0, 1, 0, 1, 1, 1, 1, 0, 1, 1, 1, 0, 0, 0, 0, 1, 0, 0, 1, 1, 0]
+    stratum = [1, 0, 2, 2, 1, 1, 2, 1, 1, 2, 0, 1, 2, 0, 1, 1, 1, 2, 0, 1, 0, 0, 1, 1]
+    cddl = discovery.bias_metrics()["CDDL"]
+    for sex, expected in (("F", 0.3982142857), ("M", -0.3982142857)):
+        table = {"facet": [int(one == sex) for one in people], "label": label, "prediction": label, "stratum": stratum}
+        assert measured(cddl, table) == pytest.approx(expected, rel=1e-6)
+
+
+FLIPPED = """
+    0000111 1000101 1010101 0000011 1001101 0010111 1000111 1100111 0010111 1011110 1000110 1010111
+    1000011 0000111 0010101 0010111 0101001 1000011 0010011 1000110 1010011 0100011 1010101 0001110
+"""
+FLIPPED_SMALL = """
+    0000111 1000101 1010101 1001101 1000111 1100111 1011110 1000110 1010111 1000011 1000011 0010011 1000110 1010011
+    1010101 0001110
+"""
+
+
+@pytest.mark.parametrize(
+    ("rows", "predictions", "expected"),
+    [
+        (FLIPPED, "111011111111011100110011", -0.23076923076923078),
+        (FLIPPED_SMALL, "1110111111110111", -0.15384615384615385),
+    ],
+    ids=["24 rows", "small sample"],
+)
+def test_expected_1_10_smclarifys_own_flip_test(rows: str, predictions: str, expected: float) -> None:
+    """The first of seven columns is the facet, and all seven say which rows are near."""
+    features = [[float(one) for one in row] for row in rows.split()]
+    table = {
+        "facet": [int(row[0]) for row in features],
+        "features": features,
+        "prediction": [int(one) for one in predictions],
+    }
+    flip_test = discovery.bias_metrics()["FT"]
+    assert measured(replace(flip_test, compat="smclarify"), table) == pytest.approx(expected, rel=1e-6)
+    assert measured(flip_test, table) == pytest.approx(-expected, rel=1e-6)
+
+
 def test_labels_of_several_classes_can_be_kept_apart() -> None:
     # a: x, y and d: x, z. P_a = (1/2, 1/2, 0), P_d = (1/2, 0, 1/2): half of either has to change.
     facets = facets_of_rows([False, False, True, True], ["x", "y", "x", "z"], favourable="x", collapsed=False)

@@ -274,8 +274,9 @@ def test_metrics_of_a_profile_are_those_of_the_rows(base: float, shift: float) -
 
 
 def test_counts_of_many_classes_and_moments_come_back_from_a_profile_exactly() -> None:
-    for task, rows in (("multiclass", ROWS["multiclass"]), ("regression", ROWS["regression"])):
-        layout = layout_of(rows, OutcomeLayout(task, CLASSES if task == "multiclass" else ()))
+    for task in ("multiclass", "multilabel", "regression"):
+        rows = ROWS[task]
+        layout = layout_of(rows, OutcomeLayout(task, () if task == "regression" else CLASSES))
         table = table_of(profiles_of(layout, [rows])[0])
         assert table is not None
         for metric in discovery.metrics().values():

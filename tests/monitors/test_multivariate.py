@@ -13,6 +13,7 @@ from scipy.stats import binom
 
 from monitors import discovery
 from monitors.contract import Column, Result, Type
+from monitors.exact import exact_comparison
 from monitors.kinds.domain_classifier import auc_of, cross_validated, prequential
 from monitors.kinds.mmd import kernel, squared
 from monitors.kinds.mmd import tested as compared_vectors
@@ -43,6 +44,13 @@ def test_pca_reconstruction_is_nannymls_figure_of_every_chunk_of_car_loan(shared
         fitted.errors(car_loan(shared_data, part)).reshape(10, -1).mean(axis=1) for part in ("reference", "analysis")
     ]
     assert np.concatenate(found) == pytest.approx(expected, abs=1e-5)
+    old, new = car_loan(shared_data, "reference"), car_loan(shared_data, "analysis").slice(25_000, 5000)
+    compared = exact_comparison(
+        COLUMNS, old, new, generator=lambda metric, _: np.random.default_rng([*metric.encode()])
+    )
+    kind = discovery.kinds()["pca_reconstruction"]
+    (result,) = kind.measure(compared, kind.parameters())
+    assert result.value == pytest.approx(expected[15], abs=1e-5)
 
 
 def test_the_domain_classifier_agrees_with_nannymls_lightgbm_on_car_loan(shared_data: Path) -> None:

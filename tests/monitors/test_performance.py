@@ -104,6 +104,15 @@ def test_estimated_figures_of_car_loan_are_within_5e3_of_nannymls(
         tables = [table_of(profile) for profile in profiles_of(measuring.layout, windows)]
         found = [float(discovery.metrics()[name].value(calibration.expected(table))) for table in tables if table]
         assert found == pytest.approx(expected, abs=5e-3), name
+    for place in (0, 9):
+        shown = measured("estimated_performance", measuring, windows[place])
+        told = {(one.metric, one.estimated): one.value for one in shown}
+        assert told["roc_auc", True] == pytest.approx(
+            published(shared_data, "car_loan_cbpe.csv", "roc_auc", "value")[place], abs=5e-3
+        )
+        assert told["roc_auc", False] == pytest.approx(
+            published(shared_data, "car_loan_realized.csv", "roc_auc", "value")[place], abs=1e-4
+        )
 
 
 def test_realised_and_estimated_figures_of_many_classes_are_nannymls_and_their_difference_is_told(

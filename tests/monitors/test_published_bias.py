@@ -4,6 +4,7 @@ Groups, strata, labels and predictions are counted whole, whatever the number of
 same outcome tables as an exact one, so the bound between the two is 0 and both are held to the published figure.
 """
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,13 +17,15 @@ from sklearn.tree import DecisionTreeClassifier
 
 from monitors import discovery
 from monitors.bias import BiasParameters
-from monitors.contract import Arrivals, Attribute, Comparison, Subject, Task
+from monitors.budget import worse
+from monitors.contract import Arrivals, Attribute, Comparison, Direction, Subject, Task
 from monitors.exact import EPOCH
 from monitors.groups import cut_names, group_names
 from monitors.kernel import profile_batches
 from monitors.layout import OutcomeLayout, plan_layout
 from tests.monitors.labelled import columns_of
 
+UP = Direction.HIGHER_IS_WORSE
 every_profile = pytest.mark.parametrize("bins", [None, 1024], ids=["exact", "1024 bins"])
 
 
@@ -86,6 +89,13 @@ def labels(truth: Any) -> dict[str, list[str]]:
     return {"ground_truth": text, "prediction": text}
 
 
+def published(folder: Path, name: str) -> dict[str, float]:
+    """Return the figures of a facet in a report of Clarify's container."""
+    (path,) = folder.glob(f"*data_bias__{name}__analysis__*.json")
+    ((facet,),) = json.loads(path.read_text())["pre_training_bias_metrics"]["facets"].values()
+    return {metric["name"]: metric["value"] for metric in facet["metrics"]}
+
+
 def shown(
     everything: Mapping[tuple[str, str | None], float], group: str, names: Mapping[str, float]
 ) -> dict[str, float]:
@@ -124,6 +134,14 @@ def test_expected_1_6_the_sdks_clarify_check_by_a_cut(bins: int | None, shared_d
         fairlearn=[],
     )  # fmt: skip
     assert shown(values, cut_names([cut])[1], expected) == pytest.approx(expected, abs=1e-12)
+    # The SDK's own check: the good file's figures are met, the bad one's KS of 7.9e-6 is exceeded, and nothing else.
+    limits = {name: published(shared_data / "sagemaker", name) for name in ("good_cases", "bad_cases")}
+    assert limits["good_cases"] == pytest.approx(expected, abs=1e-12)
+    beyond = {
+        which: [name for name, limit in sorted(each.items()) if worse(abs(expected[name]), abs(limit) + 1e-12, UP)]
+        for which, each in limits.items()
+    }
+    assert beyond == {"good_cases": [], "bad_cases": ["KS"]}
 
 
 GERMAN_FOREIGN = {
