@@ -129,6 +129,16 @@ def begun(session: Session, version_id: int) -> datetime | None:
     return None if first is None else bucket_start(int(first))
 
 
+def newest(session: Session, version_id: int) -> datetime | None:
+    """Return the newest hour that a figure of a version was posted for; None where there is none."""
+    last = session.scalar(
+        select(func.max(PostedFigureRow.bucket)).where(
+            PostedFigureRow.version_id == version_id, PostedFigureRow.current.is_(True)
+        )
+    )
+    return None if last is None else bucket_start(int(last))
+
+
 def of_spans(session: Session, version_id: int, spans: Sequence[Span]) -> list[tuple[Posted, ...]]:
     """Return what is in force of each span of whole hours, in order of time; spans may follow in any order."""
     if not spans:

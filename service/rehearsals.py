@@ -9,12 +9,13 @@ import pyarrow as pa
 from scipy.special import ndtri, stdtrit
 from sqlalchemy.orm import Session
 
+from monitors import budget, discovery
 from monitors.contract import Direction, Result
 from monitors.resampling import PERMUTATIONS, TAIL_FREEDOM
-from service import baselines, checks, groups, runs, windows
+from service import baselines, checks, groups, posted, runs, windows
 from service.problems import Problem
-from service.runs import ROLLING, SEASONAL, Workshop
-from service.tables import BaselineRow, ModelRow, MonitorRow
+from service.runs import ROLLING, SEASONAL, Due, Measured, Workshop
+from service.tables import BaselineRow, ModelRow, MonitorRow, VersionRow
 from service.uploads import Sheet
 from service.words import Span
 
@@ -58,6 +59,11 @@ def rehearse(
     groups too small to be told of and the least effects are those that a quiet window would have. ``rows`` not being
     known, all of the baseline are taken. ``monitor`` need not be stored.
     """
+    kind = discovery.kinds()[monitor.kind]
+    if kind.judges_posted:
+        return _of_posted(session, model, monitor, alpha)
+    if kind.needs_attributions:
+        return Rehearsal([], reason="what predictions rest on is explained when a window is run, and not before")
     named = None if monitor.baseline in ("active", ROLLING, SEASONAL) else monitor.baseline
     try:
         asked = checks.Asked(model_id=model.id, baseline=named, monitors=())
@@ -77,6 +83,21 @@ def rehearse(
         found.baseline.name,
         measured.reason or ("" if judged else "nothing that it measures would be judged"),
     )
+
+
+def _of_posted(session: Session, model: ModelRow, monitor: MonitorRow, alpha: float | None) -> Rehearsal:
+    """Return how the figures of the newest window would be judged that any were posted for."""
+    version = None if model.active_version_id is None else session.get(VersionRow, model.active_version_id)
+    newest = None if version is None else posted.newest(session, version.id)
+    if version is None or newest is None:
+        return Rehearsal([], reason="no figure was posted yet")
+    grid = windows.grid_of(monitor.schedule, monitor.window, monitor.offset)
+    window = grid.ending(next(iter(grid.ends_after(newest))))
+    due = Due(model=model, version=version, monitor=monitor, window=window, data=window, judge=False)
+    policy, into = budget.parse_policy(monitor.policy), Measured()
+    found = due.kind.measure(runs.posted_comparison(session, due, into), policy.prepared(due.parameters))
+    judged = policy.judge(found, runs.alpha_of(session, due) if alpha is None else alpha)
+    return Rehearsal([_subject(one) for one in judged if one.decides and one.verdict is not None], into.rows)
 
 
 def _drawn(workshop: Workshop, baseline: BaselineRow, apart: tuple[str, ...], rows: int | None) -> Sheet:

@@ -445,7 +445,6 @@ def _trial(session: Session, parts: Assembly, model: ModelRow, body: MonitorBody
     parameters = policy.prepared(parameters_of(kind, body.parameters))
     grid = windows.grid_of(body.schedule, body.window, body.offset)
     version = None if model.active_version_id is None else session.get(VersionRow, model.active_version_id)
-    columns = [] if version is None else _subjects(baselines.columns(session, version), kind, parameters)
     answer: dict[str, Any] = {"monitor": document_of(row), "dry_run": True}
     if policy.spends:
         declared: dict[str, float | None] = {}
@@ -461,7 +460,8 @@ def _trial(session: Session, parts: Assembly, model: ModelRow, body: MonitorBody
         alpha = None
     sizes = _sizes(session, version, grid)
     answer["n_baseline"], answer["n_window"] = sizes
-    if not kind.needs_labels and not kind.reads_labels:
+    if isinstance(parameters, DriftParameters):
+        columns = [] if version is None else _columns(baselines.columns(session, version), kind, parameters)
         answer["subjects"] = [_subject(column, parameters, policy, alpha, len(columns), sizes) for column in columns]
         return answer
     found = rehearse(session, workshop_of(parts), model, row, alpha=alpha, rows=sizes[1])
@@ -470,12 +470,9 @@ def _trial(session: Session, parts: Assembly, model: ModelRow, body: MonitorBody
     return answer
 
 
-def _subjects(columns: Sequence[Column], kind: Kind, parameters: Parameters) -> list[Column]:
-    if kind.needs_labels or kind.reads_labels or kind.judges_posted:
-        return []  # its subjects are figures, and not columns
+def _columns(columns: Sequence[Column], kind: Kind, parameters: DriftParameters) -> list[Column]:
     roles = {Role.FEATURE} if kind.name != "prediction_drift" else {Role.PREDICTION, Role.SCORE}
-    kept = [column for column in columns if column.role in roles and column.status != "new"]
-    return parameters.chosen(kept) if isinstance(parameters, DriftParameters) else kept
+    return parameters.chosen([column for column in columns if column.role in roles and column.status != "new"])
 
 
 def _sizes(session: Session, version: VersionRow | None, grid: windows.Grid) -> tuple[int | None, int | None]:
@@ -498,7 +495,7 @@ def _sizes(session: Session, version: VersionRow | None, grid: windows.Grid) -> 
 
 def _subject(
     column: Column,
-    parameters: Parameters,
+    parameters: DriftParameters,
     policy: budget.Policy,
     alpha: float | None,
     subjects: int,
@@ -506,8 +503,6 @@ def _subject(
 ) -> dict[str, Any]:
     """Return how one column would be judged; Holm's method begins at alpha over the number of subjects."""
     told: dict[str, Any] = {"feature": column.label}
-    if not isinstance(parameters, DriftParameters):
-        return told | ({"alpha": alpha / subjects} if alpha is not None else {})
     metric = parameters.deciding(column).name
     told["metric"], told["min_effect"] = metric, parameters.least_effect(column, 1)
     if alpha is None:

@@ -1,4 +1,4 @@
-"""Dry runs of monitors that look at labels: what they would judge, at which level, and the least they would find."""
+"""Dry runs of monitors: what they would judge, at which level, and the least change that they would find."""
 
 import io
 from collections.abc import Iterator
@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 from starlette.testclient import TestClient
 
+from monitors import discovery
 from tests.service.opened import opened
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
@@ -164,3 +165,17 @@ def test_without_a_baseline_there_is_a_reason(client: TestClient) -> None:
     told = tried(client, model="empty", kind="performance")
     assert told["subjects"] == []
     assert "has no version" in told["rehearsed"]["reason"]
+
+
+@pytest.mark.parametrize("kind", [name for name in discovery.kinds() if name != "bias"])
+def test_a_dry_run_of_any_kind_says_what_it_would_judge_or_why_it_cannot(client: TestClient, kind: str) -> None:
+    parameters = {"metrics": {"revenue": {"direction": "lower_is_worse"}}} if kind == "posted_metrics" else {}
+    told = tried(client, kind=kind, parameters=parameters)
+    assert told["subjects"] or told["rehearsed"]["reason"]
+    for one in told["subjects"]:
+        assert one["metric"]
+        assert "alpha" in one or "rule" in one or "reason" in one
+    judged = [one for one in told["subjects"] if "alpha" in one]
+    # Holm's method begins at alpha over as many as it judges, a tenth of that where rows must count as independent.
+    levels = {round(one["alpha"] * len(judged) / told["alpha"], 9) for one in judged}
+    assert levels <= {1.0, 0.1}

@@ -275,6 +275,22 @@ def test_a_monitor_that_could_not_judge_is_refused_with_what_would_work(company:
     assert (trial["alpha"], trial["monitor"]["labels"]["delay"]) == (pytest.approx(1 / 30), "1d")
 
 
+def test_a_dry_run_judges_the_newest_night_as_it_would_be(company: Company) -> None:
+    def tried() -> dict[str, Any]:
+        found: dict[str, Any] = company.client.post("/v1/models/shop/monitors?dry_run=true", json=WATCH).json()
+        return found
+
+    assert (tried()["subjects"], tried()["rehearsed"]["reason"]) == ([], "no figure was posted yet")
+    company.after(30)
+    company.post(nights(30))
+    (revenue,) = tried()["subjects"]
+    assert (revenue["metric"], revenue["n_baseline"], revenue["direction"]) == ("revenue", 29, "lower_is_worse")
+    assert revenue["alpha"] == pytest.approx(1 / 30)
+    # 29 nights of each usual value 6 times, but 99 only 5 times: (30 * 100 - 99) / 29.
+    assert revenue["baseline_value"] == pytest.approx(2901 / 29)
+    assert "note" not in revenue
+
+
 def test_a_seasonal_monitor_compares_with_the_same_day_of_the_week_once_twenty_are_known(company: Company) -> None:
     company.after(21 * 7 + 1)
     # Sundays sell half: against all days a Sunday is nothing special, against Sundays 60 is far too much.
