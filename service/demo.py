@@ -3,7 +3,8 @@
 The rows are the RAND Health Insurance Experiment (20,190 person-years, 1974 to 1982), which statsmodels carries. A
 gradient boosted classifier learns from a quarter of them to say who sees a doctor often (three visits a year or more).
 A second part, held out and laid out over 28 days in order of time, is the baseline; the rest are the 60 days that are
-replayed into the service, ending yesterday. The label of each prediction comes 2 to 12 days later.
+replayed into the service, ending yesterday. The label of each prediction comes 2 to 12 days later. The service is given
+the classifier too, so that every prediction can be explained.
 
 What is injected, by day of the 60 (the first is day 1):
 
@@ -14,6 +15,7 @@ What is injected, by day of the 60 (the first is day 1):
 
 from __future__ import annotations
 
+import json
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 MODEL = "doctor-visits"
+VERSION = "2026.1"
 DAYS = 60
 BASELINE_DAYS = 28
 BASELINE_PER_DAY = 130
@@ -43,6 +46,18 @@ OFTEN = 3
 FRAME = "demonstration"
 """The tag of the model that names the last day, so that another start fills in the same rows."""
 HEALTH = ("excellent", "good", "fair", "poor")
+RANKS = {name: float(rank) for rank, name in enumerate(HEALTH)}
+FEATURES = (
+    "coinsurance",
+    "deductible_plan",
+    "incentive",
+    "expenditure_limit",
+    "physical_limitation",
+    "chronic_conditions",
+    "health",
+)
+EXPLAINED_DAYS = 7
+"""So many last days are compared with the baseline by what the model heeds."""
 HOURS = np.array([1, 1, 1, 1, 1, 1, 2, 4, 7, 10, 11, 10, 8, 8, 9, 9, 8, 6, 4, 3, 2, 2, 1, 1], dtype=float)
 """How the rows of a day spread over its hours."""
 
@@ -83,6 +98,8 @@ class Story:
     end: datetime
     accuracy: float
     """Area under the ROC curve on the baseline, which the model has not seen."""
+    classifier: bytes
+    """As skops writes it."""
 
     @property
     def note(self) -> str:
@@ -119,9 +136,8 @@ def rows() -> pd.DataFrame:
 
 def encoded(frame: pd.DataFrame) -> NDArray[np.float64]:
     """Return the features as the classifier reads them; health by its rank."""
-    features = frame.drop(columns="label")
-    ranks = {name: float(rank) for rank, name in enumerate(HEALTH)}
-    return features.assign(health=features.health.map(ranks)).astype(float).to_numpy()
+    features = frame[list(FEATURES)]
+    return features.assign(health=features.health.map(RANKS)).astype(float).to_numpy()
 
 
 def moments(first: datetime, counts: NDArray[np.int64], random: np.random.Generator) -> NDArray[np.datetime64]:
@@ -142,6 +158,7 @@ def story(last_day: date) -> Story:
     """Return the demonstration whose last day this is; the same day gives the same rows, whenever it is asked for."""
     # Here: seconds that only a demonstration that is not filled in yet needs.
     import pandas as pd
+    import skops.io
     from sklearn.ensemble import HistGradientBoostingClassifier
     from sklearn.metrics import roc_auc_score
 
@@ -188,6 +205,7 @@ def story(last_day: date) -> Story:
         begin=begin,
         end=end,
         accuracy=accuracy,
+        classifier=skops.io.dumps(classifier),
     )
 
 
@@ -211,7 +229,7 @@ def plan(folder: Path) -> replay.Plan:
     return replay.Plan(
         file=folder / "predictions.parquet",
         model=MODEL,
-        version="2026.1",
+        version=VERSION,
         roles=replay.Roles(time="at", identity="prediction_id", prediction="prediction", score="score"),
         task="binary",
         baseline=folder / "held-out.parquet",
@@ -242,7 +260,25 @@ def fill(client: replay.Client, yesterday: date, console: Console) -> bool:
         pa.parquet.write_table(told.baseline, folder / "held-out.parquet")
         pa.parquet.write_table(told.predictions, folder / "predictions.parquet")
         send(client, plan(folder), told, console)
+    explain(client, told, console)
     return True
+
+
+def explain(client: replay.Client, told: Story, console: Console) -> None:
+    """Hand over the classifier, and ask what it heeded in the last days; where it cannot be loaded, say why."""
+    base, manifest = f"/v1/models/{MODEL}", {"columns": FEATURES, "encodings": {"health": RANKS}}
+    span = {"from": format_time(told.end - EXPLAINED_DAYS * DAY), "to": format_time(told.end)}
+    console.print("Explaining what the model heeds …", markup=False)
+    try:
+        client.send(
+            "PUT",
+            f"{base}/versions/{VERSION}/artifact",
+            params={"manifest": json.dumps(manifest)},
+            content=told.classifier,
+        )
+        client.finished(client.send("GET", f"{base}/explanations/global", params=span))
+    except replay.Refused as refused:
+        console.print(f"The model is not explained: {refused}", markup=False)
 
 
 def model_document(told: Story, last_day: date) -> dict[str, Any]:

@@ -681,11 +681,8 @@ def artifact_of(session: Session, version_id: int) -> ArtifactRow | None:
     )
 
 
-def last_importances(session: Session, version_id: int) -> dict[str, float]:
-    """Return the importances by input that were explained last with a version's present artifact, {} where none were.
-
-    Those of the baseline's rows where they were told too: what a model heeds before anything moved.
-    """
+def last_global(session: Session, version_id: int) -> dict[str, Any]:
+    """Return the importance of inputs that was asked for last with a version's present artifact, {} where none was."""
     artifact = artifact_of(session, version_id)
     if artifact is None:
         return {}
@@ -700,9 +697,16 @@ def last_importances(session: Session, version_id: int) -> dict[str, float]:
         .limit(1)
     )
     told = {} if row is None else _opened(row)
-    if told.get("artifact_digest") != artifact.digest:
-        return {}
-    return {one["feature"]: one.get("baseline_importance", one["importance"]) for one in told["features"]}
+    return told if told.get("artifact_digest") == artifact.digest else {}
+
+
+def last_importances(session: Session, version_id: int) -> dict[str, float]:
+    """Return the importances by input that were explained last with a version's present artifact, {} where none were.
+
+    Those of the baseline's rows where they were told too: what a model heeds before anything moved.
+    """
+    told = last_global(session, version_id).get("features", ())
+    return {one["feature"]: one.get("baseline_importance", one["importance"]) for one in told}
 
 
 def _artifact(material: Material) -> ArtifactRow:
@@ -898,6 +902,7 @@ __all__ = [
     "WorkFailed",
     "artifact_of",
     "features_of",
+    "last_global",
     "last_importances",
     "rows_of",
     "shown",

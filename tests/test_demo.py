@@ -127,6 +127,13 @@ def test_the_demonstration_finds_what_was_injected_and_filling_it_again_changes_
         page = client.get(f"/models/{demo.MODEL}")
         assert page.status_code == 200
         assert "unit change" in page.text
+        last = client.get(f"/v1/models/{demo.MODEL}/predictions/visit-{first + timedelta(days=59):%y%m%d}-00000").json()
+        asked = {"prediction_ids": [last["prediction_id"]], "output": "probability"}
+        told = client.post(f"/v1/models/{demo.MODEL}/explanations", json=asked).json()["items"][0]
+        assert told["prediction"] == pytest.approx(told["logged"]["score"], abs=1e-4), "the model that answered"
+        assert set(told["attributions"]) == set(demo.FEATURES)
+        heeded = client.get(f"/models/{demo.MODEL}/explain")
+        assert "Importance of the inputs" in heeded.text
 
     again = plumbline(*arguments)
     assert again.returncode == 0, again.stderr

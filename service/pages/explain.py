@@ -17,12 +17,12 @@ from dashboards.explanation import (
 from dashboards.standing import Standing, standing_of
 from service.access import Scope
 from service.api.explanations import ExplainBody, asked_of
-from service.explanations import artifact_of, shown
+from service.explanations import artifact_of, last_global, shown
 from service.pages.visit import ModelVisit, Visit
 from service.problems import NotFound, Problem
 from service.runs import decode_results
 from service.tables import ModelRow, RunRow
-from service.words import parse_time, text_of
+from service.words import Span, parse_time, text_of
 
 WINDOWS = 90
 BARS = 20
@@ -38,6 +38,10 @@ def build(visit: Visit, name: str) -> ExplainPage:
     told = [(run, decode_results(run.document)) for run in runs]
     last = next(((run, results) for run, results in reversed(told) if _importances(results)), None)
     importances = () if last is None else _importances(last[1])
+    window = None if last is None else Span(last[0].starts_at, last[0].ends_at)
+    if not watching and at.version is not None and (asked := last_global(at.session, at.version.id)):
+        importances = _of_document(asked)
+        window = Span(*(parse_time(asked["window"][edge]) for edge in ("from", "to")))
     refusal, explained = "", None
     may_ask = visit.principal.may(Scope.ROWS)
     if visit.view.q and may_ask:
@@ -57,8 +61,8 @@ def build(visit: Visit, name: str) -> ExplainPage:
         empty=None,
         artifact=_artifact(at),
         monitor=chosen[0].name if chosen else "",
-        window_start=None if last is None else last[0].starts_at,
-        window_end=None if last is None else last[0].ends_at,
+        window_start=None if window is None else window.start,
+        window_end=None if window is None else window.end,
         run_standing=Standing.WAITING if last is None else standing_of(last[0].status),
         sentence=_sentence(bool(chosen), last),
         importances=importances,
@@ -169,17 +173,25 @@ def _text(name: str, text: str, parts: Sequence[Mapping[str, Any]]) -> Explained
 
 def _importances(results: Sequence[Mapping[str, Any]]) -> tuple[Importance, ...]:
     found = [one for one in results if one["metric"] == "attribution_importance" and one.get("value") is not None]
-    now = sum(one["value"] for one in found)
-    before = sum(one.get("baseline_value") or 0.0 for one in found)
+    return _shared([(one["feature"], one["value"], one.get("baseline_value")) for one in found])
+
+
+def _of_document(told: Mapping[str, Any]) -> tuple[Importance, ...]:
+    return _shared([(one["feature"], one["importance"], one.get("baseline_importance")) for one in told["features"]])
+
+
+def _shared(found: Sequence[tuple[str, float, float | None]]) -> tuple[Importance, ...]:
+    """Return importances of a window and its baseline with their shares of all, the greatest first."""
+    now, then = sum(window for _, window, _ in found), sum(before or 0.0 for _, _, before in found)
     return tuple(
         Importance(
-            feature=one["feature"],
-            window=one["value"],
-            baseline=one.get("baseline_value"),
-            window_share=one["value"] / now if now else None,
-            baseline_share=(one.get("baseline_value") or 0.0) / before if before else None,
+            feature=feature,
+            window=window,
+            baseline=before,
+            window_share=window / now if now else None,
+            baseline_share=(before or 0.0) / then if then else None,
         )
-        for one in sorted(found, key=lambda one: (-one["value"], one["feature"]))
+        for feature, window, before in sorted(found, key=lambda one: (-one[1], one[0]))
     )
 
 

@@ -197,6 +197,10 @@ def test_importance_and_partial_dependence_of_a_span(client: TestClient) -> None
     total = sum(entry["baseline_importance"] for entry in features.values())
     shares = {one["feature"]: one["importance"] for one in heeded["features"]}
     assert shares == {name: pytest.approx(entry["baseline_importance"] / total) for name, entry in features.items()}
+    page = client.get("/models/loans/explain.json").json()
+    assert {one["feature"]: (one["window"], one["baseline"]) for one in page["importances"]} == {
+        name: (entry["importance"], entry["baseline_importance"]) for name, entry in features.items()
+    }
     answer = client.post("/v1/models/loans/partial-dependence", json={"feature": "debt", "output": "probability"})
     assert answer.status_code == 200, answer.text
     curve = answer.json()["mean"][0]
