@@ -14,7 +14,7 @@ from scipy.sparse import csr_array
 
 from monitors.columns import codes_of, numbers_of
 from monitors.contract import Counts, Task
-from monitors.layout import GROUND_TRUTH, MOMENTS, Layout, NumericLayout, OutcomeLayout
+from monitors.layout import GROUND_TRUTH, MOMENTS, MOST_LABELS_COUNTED, Layout, NumericLayout, OutcomeLayout
 from monitors.outcomes import outcome_cells
 from monitors.profile import NumericProfile, Profile
 
@@ -284,8 +284,23 @@ class MultilabelTable:
         return self.coarse()
 
     def constants(self) -> tuple[MultilabelTable, ...]:
-        """Return nothing: which labels a constant should give has no one answer."""
-        return ()
+        """Return the tables of the predictors that always give no class, all of them, or those of most rows.
+
+        How often the last is right of all classes at once is not known, and of all only up to `MOST_LABELS_COUNTED`.
+        """
+        each = {name: table.constants() for name, table in self.asked.items()}
+        often = {name: bool(table.positives.sum() > table.answered.sum() / 2) for name, table in self.asked.items()}
+        by_true = self.sizes.sum(axis=(-2, -1))
+        true = np.arange(MOST_LABELS_COUNTED + 1)
+        none, every, unknown = (np.zeros_like(self.sizes) for _ in range(3))
+        none[..., true, 0, 0] = by_true
+        if len(self.classes) <= MOST_LABELS_COUNTED:
+            every[..., true, len(self.classes), true] = by_true
+        return (
+            replace(self, asked={name: one for name, (one, _) in each.items()}, sizes=none),
+            replace(self, asked={name: one for name, (_, one) in each.items()}, sizes=every),
+            replace(self, asked={name: pair[often[name]] for name, pair in each.items()}, sizes=unknown),
+        )
 
 
 @dataclass(frozen=True, eq=False)

@@ -285,7 +285,10 @@ def create(
     principal: Configurer,
     dry_run: Annotated[bool, Query(description="Only say what it would do and cost.")] = False,
 ) -> dict[str, Any]:
-    """Make a monitor; with `dry_run` answer the full monitor, alpha and threshold per subject, and make nothing."""
+    """Make a monitor; with `dry_run` make nothing, and answer the full monitor, and of each subject that a window would
+    be judged on alpha or threshold, the least effect, and the least change that is found four times in five. Subjects
+    are those of columns (drift), or of a window drawn from the baseline's rows: groups too small to tell of say so.
+    """  # noqa: D205 - one paragraph, which the interface shows whole
     if dry_run:
         response.status_code = 200
         with parts.database.reading() as session:

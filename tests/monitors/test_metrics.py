@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 from sklearn import metrics as sklearn
+from sklearn.dummy import DummyClassifier
 
 from monitors import discovery
 from monitors.blocks import outcomes_of
@@ -338,3 +339,24 @@ def test_constants_are_the_best_that_can_be_said_without_looking() -> None:
     assert isinstance(mean, RegressionTable)
     assert value("rmse", mean) == pytest.approx(float(ROWS["regression"]["ground_truth"].to_numpy().std()), rel=1e-9)
     assert value("r2", mean) == pytest.approx(0.0, abs=1e-9)
+
+
+def test_constants_of_many_labels_are_scikit_learns_dummies() -> None:
+    rows, table = ROWS["multilabel"], EXACT["multilabel"]
+    y = np.array([[class_ in json.loads(text) for class_ in CLASSES] for text in rows["ground_truth"].to_pylist()])
+    usual = DummyClassifier(strategy="most_frequent").fit(np.zeros((len(y), 1)), y).predict(np.zeros((len(y), 1)))
+    assert usual[0].tolist() == [True, True, False]
+    none, every, often = table.constants()
+    for found, given in ((none, np.zeros_like(y)), (every, np.ones_like(y)), (often, usual)):
+        expected = {
+            "f1_macro": sklearn.f1_score(y, given, average="macro", zero_division=0),
+            "f1_micro": sklearn.f1_score(y, given, average="micro", zero_division=0),
+            "f1_weighted": sklearn.f1_score(y, given, average="weighted", zero_division=0),
+        }
+        averages = {figure.metric: float(part) for figure, part in discovery.metrics()["f1"].values(found).items()}
+        assert {name: averages[name] for name in expected} == pytest.approx(expected)
+        assert value("hamming_loss", found) == pytest.approx(sklearn.hamming_loss(y, given))
+        if found is not often:
+            assert value("accuracy", found) == pytest.approx(sklearn.accuracy_score(y, given))
+    assert np.isnan(value("accuracy", often))
+    assert value("roc_auc", none) == 0.5

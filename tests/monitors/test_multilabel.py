@@ -142,6 +142,15 @@ def test_a_quiet_window_alarms_neither_with_labels_nor_without(quiet: Measuring)
         assert not alarms(measured(name, quiet, window, buckets=24)), name
 
 
+def test_each_figure_stands_beside_the_best_constant_answer(quiet: Measuring) -> None:
+    found = {one.metric: one for one in measured("performance", quiet, multilabel_rows(1000, 3)) if one.decides}
+    assert list(found) == ["accuracy", "f1_macro", "roc_auc_macro"]
+    for one in found.values():
+        assert one.constant_value is not None
+        assert one.value is not None
+        assert one.value > one.constant_value
+
+
 def test_wrong_labels_are_told_beside_the_estimate_that_does_not_see_them(quiet: Measuring) -> None:
     window = multilabel_rows(1000, 4, flip=0.25)
     estimated = measured("estimated_performance", quiet, window, buckets=24)

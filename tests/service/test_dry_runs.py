@@ -88,6 +88,7 @@ def test_each_figure_is_told_with_its_level_and_the_least_change_that_a_budget_f
     assert accuracy["smallest_change"]["power"] == 0.8
 
 
+@pytest.mark.long
 def test_a_change_of_that_size_is_found_about_four_times_in_five(client: TestClient) -> None:
     """Of 20 files at 80 %, twelve or fewer would be found once in 31 times, and all of them once in 87."""
     policy = {"budget": {"share": 0.3}}
