@@ -97,12 +97,13 @@ def update(session: Session, finding: Finding, settings: Settings, now: datetime
 
 
 def open_episode(session: Session, version_id: int) -> AlertRow | None:
-    """Return the episode of a version that is not over."""
+    """Return the episode of a version that is not over, held until the session ends: nobody closes it meanwhile."""
     return session.scalar(
         select(AlertRow)
         .where(AlertRow.version_id == version_id, AlertRow.kind == "episode", AlertRow.state.in_(OPEN))
         .order_by(AlertRow.id.desc())
         .limit(1)
+        .with_for_update()
     )
 
 
@@ -426,7 +427,7 @@ def repeat(session: Session, settings: Settings, now: datetime) -> int:
     """
     told = 0
     waiting = select(AlertRow).where(AlertRow.state.in_(OPEN), AlertRow.replayed.is_(False), AlertRow.held.is_(False))
-    for alert in session.scalars(waiting):
+    for alert in session.scalars(waiting.with_for_update(skip_locked=True)):
         model, version = session.get_one(ModelRow, alert.model_id), session.get_one(VersionRow, alert.version_id)
         if _announce_joined(session, alert, model, version, settings, now, now, None):
             told += 1
@@ -451,12 +452,14 @@ def watch(
 ) -> AlertRow | None:
     """Raise or resolve that a monitor itself is ``blind`` or ``failing``: with a reason it is, with none it is not."""
     alert = session.scalar(
-        select(AlertRow).where(
+        select(AlertRow)
+        .where(
             AlertRow.version_id == finding.version.id,
             AlertRow.monitor_id == finding.monitor.id,
             AlertRow.kind == kind,
             AlertRow.state.in_(OPEN),
         )
+        .with_for_update()
     )
     if alert is not None and reason is None:
         _resolve(session, alert, "recovered", finding.model, finding.version, settings, now, finding.replay)
@@ -507,7 +510,7 @@ def watch(
 def settle(session: Session, settings: Settings, now: datetime) -> int:
     """Close the alerts that only monitors keep open which are not watching any more; return how many."""
     closed = 0
-    for alert in session.scalars(select(AlertRow).where(AlertRow.state.in_(OPEN))):
+    for alert in session.scalars(select(AlertRow).where(AlertRow.state.in_(OPEN)).with_for_update(skip_locked=True)):
         watching = session.scalar(
             select(MonitorRow.id)
             .where(

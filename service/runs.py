@@ -299,6 +299,7 @@ def judge_posted(session: Session, workshop: Workshop, due: Due, into: Measured)
 
 def record(session: Session, workshop: Workshop, due: Due, claim: Claim, measured: Measured) -> RunRow | None:
     """Write the run, its results and the model's status, if this attempt is still the one that counts."""
+    _one_of_version(session, due.version.id)
     run = session.get(RunRow, claim.run_id, with_for_update=True)
     if run is None or run.attempt != claim.attempt or run.status != "running":
         return None
@@ -311,7 +312,7 @@ def record(session: Session, workshop: Workshop, due: Due, claim: Claim, measure
         session.flush()
         return run
     run.labels_seen = measured.labels_seen
-    earlier = next((other for other in others if other.judged), None)
+    earlier = next((other for other in others if other.judged and other.status not in UNFINISHED), None)
     run.judged = due.judge and earlier is None and (run.status in JUDGED or measured.spent)
     if earlier is not None and run.status in JUDGED and earlier.status in JUDGED and run.status != earlier.status:
         told = f"judged {earlier.status}; by what is known now it would be {run.status}"
@@ -391,22 +392,16 @@ def claimed(workshop: Workshop, due: Due) -> Claim | None:
 def _claimed(session: Session, workshop: Workshop, due: Due) -> Claim | None:
     now, leased = workshop.clock.now(), lease_now(session, workshop.database)
     lease = timedelta(seconds=workshop.settings.lease_seconds)
-    rows = session.scalars(
-        select(RunRow)
-        .where(*of_window(due.monitor.id, due.version.id, due.window))
-        .order_by(RunRow.revision.desc())
-        .with_for_update(skip_locked=True)
-    ).all()
-    newest = rows[0] if rows else None
-    if due.run_id is not None:
-        newest = next((row for row in rows if row.id == due.run_id), None)
-        if newest is None or newest.status not in UNFINISHED:
-            return None  # somebody is at it, or was
-    if newest is not None and newest.status in UNFINISHED:
-        if newest.backfill != due.backfill:
-            return None  # what was asked for is no turn of the window, and the other way round
+    revision = next_revision(session, due.monitor.id, due.version.id, due.window)  # before the look for who has it
+    # what was asked for is no turn of the window, and does not keep it from its turn
+    wanted = RunRow.backfill.is_(False) if due.run_id is None else RunRow.id == due.run_id
+    mine = select(RunRow).where(*of_window(due.monitor.id, due.version.id, due.window), wanted)
+    newest = session.scalar(mine.order_by(RunRow.revision.desc()).limit(1).with_for_update(skip_locked=True))
+    if newest is None and (due.run_id is not None or session.scalar(mine.limit(1)) is not None):
+        return None  # somebody is at it
+    if newest is not None:
         held = newest.status == "running" and newest.lease_until is not None and newest.lease_until > leased
-        if held and not is_gone(newest.owner or "", workshop.database):
+        if newest.status not in UNFINISHED or (held and not is_gone(newest.owner or "", workshop.database)):
             return None
         if newest.attempt >= CRASHES:
             newest.status, newest.reason = "failed", f"the process ended {newest.attempt} times while this ran"
@@ -415,9 +410,6 @@ def _claimed(session: Session, workshop: Workshop, due: Due) -> Claim | None:
         newest.status, newest.attempt = "running", newest.attempt + 1
         newest.owner, newest.lease_until, newest.started_at = owner_here(), leased + lease, now
         return Claim(newest.id, newest.attempt)
-    if newest is not None and (due.backfill or not newest.backfill):
-        return None
-    revision = newest.revision + 1 if newest is not None else 1
     monitor, version, window = due.monitor, due.version, due.window
     run = RunRow(
         uid=derived_id("run", monitor.uid, version.name, window.start, window.end, revision),
@@ -427,7 +419,7 @@ def _claimed(session: Session, workshop: Workshop, due: Due) -> Claim | None:
         starts_at=window.start,
         ends_at=window.end,
         revision=revision,
-        current=newest is None,
+        current=revision == 1,
         status="running",
         replayed=due.replay is not None,
         backfill=due.backfill,
@@ -470,6 +462,7 @@ def empty_stretch(workshop: Workshop, due: Due, count: int) -> RunRow | None:
     posts = arriving(monitor) == posted.METRICS
     try:
         with workshop.database.writing() as session:
+            _one_of_version(session, version.id)
             _alone(session, monitor.id)
             last = session.scalar(
                 select(RunRow)
@@ -527,6 +520,15 @@ def empty_stretch(workshop: Workshop, due: Due, count: int) -> RunRow | None:
 def _alone(session: Session, monitor_id: int) -> None:
     """Let empty spans of a monitor and backfills inside them be stored one after the other: each sees the other."""
     session.execute(select(MonitorRow.id).where(MonitorRow.id == monitor_id).with_for_update())
+
+
+def _one_of_version(session: Session, version_id: int) -> None:
+    """Let what was found about a version be written down one run after the other, whichever process found it.
+
+    The monitors of a version share its episode, and revisions of a window its one look: each sees what the one before
+    has stored. Records of the version come in meanwhile.
+    """
+    session.execute(select(VersionRow.id).where(VersionRow.id == version_id).with_for_update(key_share=True))
 
 
 def next_revision(session: Session, monitor_id: int, version_id: int, window: Span) -> int:

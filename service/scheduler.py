@@ -467,8 +467,8 @@ class Scheduler:
         """Return the next window of a monitor and version; none where one is being run, or nothing is due."""
         version, monitor = watch.version, watch.monitor
         own = (RunRow.monitor_id == monitor.id, RunRow.version_id == version.id)
-        at_work = select(RunRow.id).where(*own, RunRow.status.in_(UNFINISHED))
-        if session.scalar(at_work.where(RunRow.backfill.is_(False)).limit(1)):
+        at_work = select(RunRow.id).where(*own, RunRow.status.in_(UNFINISHED), RunRow.backfill.is_(False))
+        if session.scalar(at_work.limit(1)):
             return None
         last = session.scalar(
             select(RunRow.ends_at).where(*own, RunRow.backfill.is_(False)).order_by(RunRow.ends_at.desc()).limit(1)
@@ -482,9 +482,6 @@ class Scheduler:
         window = next(windows.due(grid, watch.start, last, watch.until, cuts), None)
         if window is None:
             return None
-        same = at_work.where(RunRow.starts_at == window.start, RunRow.ends_at == window.end)
-        if session.scalar(same.limit(1)):
-            return None  # somebody asked for this very window
         due = watch.due(window)
         kind = discovery.kinds().get(monitor.kind)
         judges_empty = kind is not None and kind.judges_empty
@@ -562,7 +559,7 @@ class Scheduler:
                 empty: list[Span] = []
                 for window in windows.due(grid, span.start, None, span.end, _cuts(session, version, monitor)):
                     if any(bucket in counts for bucket in window.hours):
-                        session.add(_queued(run, monitor, version, window, revision(window)))
+                        session.add(_queued(session, run, monitor, version, window, revision(window)))
                     else:
                         empty.append(window)
                 for gap in runs.joined(empty):
@@ -596,7 +593,7 @@ class Scheduler:
                     version = session.get_one(VersionRow, row.version_id)
                     window = Span(row.starts_at, row.ends_at)
                     if _is_newest(session, row):
-                        session.add(_queued(row, monitor, version, window, row.revision + 1))
+                        session.add(_queued(session, row, monitor, version, window, row.revision + 1))
                         done += 1
         return done
 
@@ -664,7 +661,8 @@ class Scheduler:
                     session.get_one(MonitorRow, row.monitor_id),
                     session.get_one(VersionRow, row.version_id),
                 )
-                session.add(_queued(row, monitor, version, Span(row.starts_at, row.ends_at), row.revision + 1))
+                window = Span(row.starts_at, row.ends_at)
+                session.add(_queued(session, row, monitor, version, window, row.revision + 1))
             return len(found)
 
     # --- what is asked for --------------------------------------------------------------------------------------------
@@ -848,8 +846,17 @@ def _has_rows() -> ColumnElement[bool]:
     return arrived.correlate(RunRow).exists()
 
 
-def _queued(like: RunRow, monitor: MonitorRow, version: VersionRow, window: Span, revision: int) -> RunRow:
-    """Return a run that is to be made, in the place of one that was."""
+def _queued(
+    session: Session, like: RunRow, monitor: MonitorRow, version: VersionRow, window: Span, revision: int
+) -> RunRow:
+    """Return a run that is to be made, in the place of one that was.
+
+    A window that has had its turn keeps its look, although somebody asked for it since; one that was only asked for is
+    judged where that was asked for too.
+    """
+    turn = select(RunRow.id).where(*runs.same_window(like), RunRow.backfill.is_(False))
+    asked = like.backfill and session.scalar(turn.limit(1)) is None
+    requests = select(JobRow.request).join(RunRow, RunRow.job_id == JobRow.id).where(*runs.same_window(like))
     return RunRow(
         uid=derived_id("run", monitor.uid, version.name, window.start, window.end, revision),
         model_id=like.model_id,
@@ -859,10 +866,10 @@ def _queued(like: RunRow, monitor: MonitorRow, version: VersionRow, window: Span
         ends_at=window.end,
         revision=revision,
         current=revision == 1,
-        judged=False,
+        judged=asked and any(request.get("alert") for request in session.scalars(requests)),
         status="queued",
         replayed=like.replayed,
-        backfill=like.backfill,
+        backfill=asked,
         scheduled_for=like.scheduled_for,
         software=like.software,
         attempt=0,

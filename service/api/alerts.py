@@ -43,9 +43,12 @@ class CommentBody(Body):
     model_config = ConfigDict(json_schema_extra={"examples": [{"text": "The campaign began on Monday."}]})
 
 
-def alert_of(session: Session, principal: Principal, uid: str) -> tuple[AlertRow, ModelRow, VersionRow]:
+def alert_of(
+    session: Session, principal: Principal, uid: str, *, lock: bool = False
+) -> tuple[AlertRow, ModelRow, VersionRow]:
     """Return an alert with its model and version; one of a model that is not seen does not exist."""
-    row = session.scalar(select(AlertRow).where(AlertRow.uid == uid[:32]))
+    statement = select(AlertRow).where(AlertRow.uid == uid[:32])
+    row = session.scalar(statement.with_for_update() if lock else statement)
     model = None if row is None else session.get(ModelRow, row.model_id)
     if row is None or model is None or row.uid != uid or not principal.sees(model.name):
         raise NotFound(f"there is no alert {uid[:64]!r}")
@@ -99,7 +102,7 @@ def read(alert: str, parts: Parts, principal: Reader) -> dict[str, Any]:
 def acknowledge(alert: str, parts: Parts, principal: Operator) -> dict[str, Any]:
     """Say that somebody has seen it; a monitor or feature that joins later takes that back."""
     with parts.database.writing() as session:
-        row, model, version = alert_of(session, principal, alert)
+        row, model, version = alert_of(session, principal, alert, lock=True)
         alerts.acknowledge(session, row, principal.name, parts.settings, parts.clock.now())
         audit(session, parts, principal, "alert.acknowledge", f"alerts/{row.uid}", model)
         return alerts.document(row, model, version, parts.settings)
@@ -109,7 +112,7 @@ def acknowledge(alert: str, parts: Parts, principal: Operator) -> dict[str, Any]
 def resolve(alert: str, parts: Parts, principal: Operator) -> dict[str, Any]:
     """Close it by hand; the next violated window opens another."""
     with parts.database.writing() as session:
-        row, model, version = alert_of(session, principal, alert)
+        row, model, version = alert_of(session, principal, alert, lock=True)
         alerts.resolve(session, row, parts.settings, parts.clock.now())
         audit(session, parts, principal, "alert.resolve", f"alerts/{row.uid}", model)
         return alerts.document(row, model, version, parts.settings)
@@ -125,7 +128,7 @@ def mute(alert: str, parts: Parts, principal: Operator, body: MuteBody | None = 
     if length > LONGEST_MUTE:
         raise Unprocessable("an alert can be muted for a year at most")
     with parts.database.writing() as session:
-        row, model, version = alert_of(session, principal, alert)
+        row, model, version = alert_of(session, principal, alert, lock=True)
         alerts.mute(row, now + length, now)
         audit(session, parts, principal, "alert.mute", f"alerts/{row.uid}", model)
         return alerts.document(row, model, version, parts.settings)

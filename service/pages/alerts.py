@@ -303,7 +303,7 @@ def act(parts: Assembly, principal: Principal, uid: str, action: str, form: Mapp
     """Acknowledge, resolve, mute until a date, or comment: what the page's forms ask for."""
     now = parts.clock.now()
     with parts.database.writing() as session:
-        row = session.scalar(select(AlertRow).where(AlertRow.uid == uid[:64]))
+        row = session.scalar(select(AlertRow).where(AlertRow.uid == uid[:64]).with_for_update())
         model = session.get(ModelRow, row.model_id) if row is not None else None
         if row is None or model is None or not principal.sees(model.name):
             raise NotFound(f"there is no alert {uid!r}")

@@ -9,6 +9,7 @@ from sqlalchemy import select
 
 from service.runs import decode_results
 from service.tables import ModelStatusRow, RunRow
+from service.words import new_id
 from tests.service.watched import Watched, day
 
 DELAY = {"delay": "5d", "min_coverage": 0.8, "min_rows": 30}
@@ -67,6 +68,35 @@ def test_a_window_is_judged_once_when_enough_labels_have_come(shop: Watched) -> 
     assert found[1].labelled_rows == 72
     settle(shop)
     assert len(shop.runs()) == 2
+
+
+def test_a_window_that_was_asked_for_while_it_waits_is_judged_all_the_same(shop: Watched) -> None:
+    shop.stream(0, 24)
+    shop.at_hour(26)
+    settle(shop)
+    (waiting,) = current(shop)
+    with shop.database.writing() as session:
+        session.add(
+            RunRow(
+                uid=new_id(),
+                model_id=waiting.model_id,
+                monitor_id=waiting.monitor_id,
+                version_id=waiting.version_id,
+                starts_at=waiting.starts_at,
+                ends_at=waiting.ends_at,
+                revision=2,
+                current=False,
+                status="queued",
+                backfill=True,
+                attempt=0,
+            )
+        )
+    settle(shop)
+    assert [(run.revision, run.status) for run in current(shop)] == [(2, "waiting_for_labels")]
+    shop.label(0, 24, 30)
+    shop.at_hour(30)
+    settle(shop)
+    assert [(run.revision, run.status, run.judged) for run in current(shop)] == [(3, "ok", True)]
 
 
 def test_a_window_is_judged_when_its_delay_has_passed_or_says_that_too_few_labels_came(shop: Watched) -> None:

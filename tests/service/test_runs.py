@@ -7,17 +7,19 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from sqlalchemy import func, select, update
+from sqlalchemy import func, select, text, update
+from sqlalchemy.orm import Session
 
 from service import baselines, runs
 from service.clock import SetClock
-from service.runs import claimed, decode_results, execute, record
+from service.runs import Due, claimed, decode_results, execute, record
 from service.scheduler import Scheduler
 from service.tables import (
     BaselineRow,
@@ -32,6 +34,7 @@ from service.tables import (
     WebhookRow,
 )
 from service.words import UNFINISHED, Span, new_id
+from tests.running import PATIENCE
 from tests.service.watched import Watched, begun_often, day, hours
 
 
@@ -166,6 +169,113 @@ def several_schedulers(shop: Watched) -> None:
     assert counted(shop) == {"windows": 12, "runs": 12, "results": shop_results(shop)}
     assert len(shop.alerts()) == 1
     assert shop.events().count("alert.opened") == 1
+
+
+def side_by_side(shop: Watched, first: Due, second: Due, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have two runs measured, then written down at once: the second begins to write before the first has committed."""
+    measurement, follow = runs.measurement, runs.follow
+    begun, written = threading.Event(), threading.Event()
+
+    def measured(workshop: runs.Workshop, due: Due, claim: runs.Claim) -> runs.Measured:
+        found = measurement(workshop, due, claim)
+        if due is second:
+            begun.set()
+            assert written.wait(PATIENCE)
+        return found
+
+    def followed(session: Session, workshop: runs.Workshop, due: Due, *found: Any) -> None:
+        follow(session, workshop, due, *found)
+        if due is first:
+            written.set()
+            deadline = time.monotonic() + PATIENCE
+            while not (later.done() or waits_for_a_lock(shop)) and time.monotonic() < deadline:
+                time.sleep(0.02)
+
+    with monkeypatch.context() as interposed, ThreadPoolExecutor(2) as pool:
+        interposed.setattr(runs, "measurement", measured)
+        interposed.setattr(runs, "follow", followed)
+        later = pool.submit(execute, shop.scheduler._workshop, second)
+        assert begun.wait(PATIENCE)
+        found = execute(shop.scheduler._workshop, first)
+        written.set()
+        assert found is not None
+        assert later.result() is not None
+
+
+def waits_for_a_lock(shop: Watched) -> bool:
+    """Return whether a session of the database waits for what another one has locked."""
+    waiting = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+    with shop.database.reading() as session:
+        return bool(session.scalar(text(waiting)))
+
+
+def due_now(shop: Watched) -> list[Due]:
+    """Return the next window of each monitor, in the order in which they were made."""
+    shop.seal()
+    scheduler = shop.scheduler
+    with shop.database.reading() as session:
+        watches = scheduler._watches(session, shop.model_id, scheduler._watermark(shop.model_id))
+        found = [scheduler._next_of(session, watch) for watch in watches]
+    return sorted((due for due in found if isinstance(due, Due)), key=lambda due: due.monitor.id)
+
+
+@pytest.mark.postgres
+def test_monitors_that_find_something_at_the_same_moment_share_one_episode(
+    tmp_path: Path, postgres_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shop = Watched(tmp_path, url=postgres_url, kinds=("data_drift", "prediction_drift"))
+    hook(shop)
+    shop.stream(0, 24, shift=1.0)
+    shop.at_hour(25)
+    first, second = due_now(shop)
+    side_by_side(shop, first, second, monkeypatch)
+    assert [run.status for run in shop.runs()] == ["violations"] * 2
+    (episode,) = shop.alerts()
+    assert set(episode.members) == {"data_drift", "prediction_drift"}
+    assert shop.events().count("alert.opened") == 1
+    shop.database.close()
+
+
+@pytest.mark.postgres
+def test_windows_of_one_monitor_that_end_at_the_same_moment_leave_the_newest_as_its_standing(
+    tmp_path: Path, postgres_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shop = Watched(tmp_path, url=postgres_url)
+    shop.stream(0, 24 * 2)
+    shop.at_hour(24 * 2 + 1)
+    shop.seal()
+    asked_for(shop, day(0))
+    asked_for(shop, day(1))
+    with shop.database.reading() as session:
+        older, newer = shop.scheduler._unfinished(session, shop.model_id, backfill=True)
+    side_by_side(shop, newer, older, monkeypatch)
+    assert [run.status for run in shop.runs()] == ["ok"] * 2
+    with shop.database.reading() as session:
+        status = session.scalars(select(ModelStatusRow)).one()
+    assert status.ends_at == day(1).end
+    shop.database.close()
+
+
+@pytest.mark.postgres
+def test_a_window_s_turn_and_what_was_asked_for_judge_it_once_though_they_end_at_the_same_moment(
+    tmp_path: Path, postgres_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shop = Watched(tmp_path, url=postgres_url)
+    hook(shop)
+    shop.stream(0, 24, shift=1.0)
+    shop.at_hour(25)
+    (turn,) = due_now(shop)
+    asked_for(shop, day(0), alert=True)
+    with shop.database.reading() as session:
+        (asked,) = shop.scheduler._unfinished(session, shop.model_id, backfill=True)
+    side_by_side(shop, asked, turn, monkeypatch)
+    assert [(run.revision, run.status, run.judged, run.current) for run in shop.runs()] == [
+        (1, "violations", True, False),
+        (2, "violations", False, True),
+    ]
+    assert len(shop.alerts()) == 1
+    assert shop.events().count("alert.opened") == 1
+    shop.database.close()
 
 
 def shop_results(shop: Watched) -> int:
@@ -580,7 +690,29 @@ def test_a_backfill_of_an_empty_span_doubles_nothing_and_keeps_no_window_from_it
     ]
 
 
-def asked_for(shop: Watched, window: Span) -> None:
+@pytest.mark.parametrize("alert", [False, True])
+def test_what_was_asked_for_and_nobody_has_done_keeps_no_window_from_its_turn(shop: Watched, alert: bool) -> None:
+    shop.stream(0, 24 * 2, shift=1.0)
+    shop.at_hour(24 * 2 + 1)
+    asked_for(shop, day(0), alert=alert)
+    asked_for(shop, day(1), alert=alert)
+    assert shop.scheduler.run_model(shop.model_id) == 2  # and no worker is there
+    turns = [run for run in shop.runs() if run.status == "violations"]
+    assert [(run.starts_at, run.revision, run.judged) for run in turns] == [
+        (day(0).start, 2, True),
+        (day(1).start, 2, True),
+    ]
+    assert len(shop.alerts()) == 1
+    assert shop.scheduler.work_model(shop.model_id) == 2
+    assert [(run.revision, run.status, run.judged) for run in shop.runs()] == [
+        (1, "violations", False),
+        (2, "violations", True),
+    ] * 2
+    assert [run.revision for run in shop.runs(current=True)] == [2, 2]
+    assert shop.run() == 0
+
+
+def asked_for(shop: Watched, window: Span, *, alert: bool = False) -> None:
     """Queue a window as a request does."""
     with shop.database.writing() as session:
         monitor = session.scalars(select(MonitorRow)).one()
@@ -597,6 +729,7 @@ def asked_for(shop: Watched, window: Span) -> None:
                 current=revision == 1,
                 status="queued",
                 backfill=True,
+                judged=alert,
                 attempt=0,
             )
         )
