@@ -31,7 +31,7 @@ from monitors.estimation import (
     labelled_only,
 )
 from monitors.null import CALIBRATING, ENOUGH_BLOCKS, thinned
-from monitors.performance import Labelled, PerformanceParameters, least_effect
+from monitors.performance import Labelled, PerformanceParameters, assumed, least_effect
 from monitors.resampling import LEVEL, OutcomeNull, deterioration, figures, spread_of
 from monitors.tables import BinaryTable, MulticlassTable, RegressionTable, Table, task_of
 
@@ -109,7 +109,7 @@ def _by_scores(comparison: Comparison, parameters: ConceptParameters, labelled: 
     zero = {figure: np.zeros(()) for figure in moved}
     null = OutcomeNull((moved, still), float(labelled.labelled), quiet, zero if quiet is not None else None, rows)
     around = spread_of(labelled.baseline, labelled.blocks, metrics, generator)
-    note = "" if null.blocks >= ENOUGH_BLOCKS else _calibrating(null.blocks, comparison)
+    note = "" if null.blocks >= ENOUGH_BLOCKS else _calibrating(null.blocks, comparison, assumed(labelled.window))
     results: list[Result] = []
     for metric in metrics:
         for figure in realised:
@@ -458,8 +458,8 @@ def _wrong(rows: pa.Table) -> NDArray[np.float64]:
     return np.where(there, (places != label.codes).astype(np.float64), np.nan)
 
 
-def _calibrating(blocks: int, comparison: Comparison) -> str:
-    told = f"{CALIBRATING}, {blocks} of {ENOUGH_BLOCKS}: assumes independent rows"
+def _calibrating(blocks: int, comparison: Comparison, assumption: str = "assumes independent rows") -> str:
+    told = f"{CALIBRATING}, {blocks} of {ENOUGH_BLOCKS}: {assumption}"
     return f"{told}; {comparison.blocks_reason}" if comparison.blocks_reason else told
 
 

@@ -30,7 +30,7 @@ from monitors.contract import (
     Verdict,
 )
 from monitors.null import CALIBRATING, ENOUGH_BLOCKS
-from monitors.performance import Labelled, PerformanceParameters, least_effect
+from monitors.performance import Labelled, PerformanceParameters, assumed, least_effect
 from monitors.resampling import (
     OutcomeNull,
     Spread,
@@ -279,7 +279,7 @@ def measure_estimated(comparison: Comparison, parameters: PerformanceParameters)
                 continue
             p_value, by_blocks = null.p_value(figure, metric.direction, value, old)
             interval = spread.interval(figure, value, metric)
-            notes = [] if by_blocks else [_calibrating(null, comparison)]
+            notes = [] if by_blocks else [_calibrating(null, comparison, labelled.window)]
             beside = _realised(metric, figure, realised, seen, labelled)
             if beside is not None and interval is not None and apart(interval, beside.interval):
                 notes.append(
@@ -364,8 +364,8 @@ def _realised(
     )
 
 
-def _calibrating(null: OutcomeNull, comparison: Comparison) -> str:
-    told = f"{CALIBRATING}, {null.blocks} of {ENOUGH_BLOCKS}: assumes independent rows"
+def _calibrating(null: OutcomeNull, comparison: Comparison, window: Table) -> str:
+    told = f"{CALIBRATING}, {null.blocks} of {ENOUGH_BLOCKS}: {assumed(window)}"
     return f"{told}; {comparison.blocks_reason}" if comparison.blocks_reason else told
 
 

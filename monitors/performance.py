@@ -219,7 +219,7 @@ def measure_performance(comparison: Comparison, parameters: PerformanceParameter
             if null is not None and isfinite(old):
                 p_value, by_blocks = null.p_value(figure, metric.direction, value, old)
                 if not by_blocks and p_value is not None:
-                    note = f"{CALIBRATING}, {null.blocks} of {ENOUGH_BLOCKS}: assumes independent rows"
+                    note = f"{CALIBRATING}, {null.blocks} of {ENOUGH_BLOCKS}: {assumed(labelled.window)}"
                     note += f"; {comparison.blocks_reason}" if comparison.blocks_reason else ""
             if alike is not None and alike.p_value is not None and alike.p_value < UNLIKE:
                 note = "; ".join(part for part in (note, "labelled rows do not look like unlabelled ones") if part)
@@ -248,6 +248,11 @@ def measure_performance(comparison: Comparison, parameters: PerformanceParameter
             )
     results.sort(key=lambda result: not result.decides)
     return results if alike is None else [*results, alike]
+
+
+def assumed(table: Table) -> str:
+    """Return what draws of a table's cells take for granted: the classes of a row are drawn each by itself."""
+    return f"assumes independent rows{' and classes' if isinstance(table, MultilabelTable) else ''}"
 
 
 def least_effect(

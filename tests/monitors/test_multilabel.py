@@ -151,6 +151,13 @@ def test_each_figure_stands_beside_the_best_constant_answer(quiet: Measuring) ->
         assert one.value > one.constant_value
 
 
+def test_without_quiet_blocks_it_is_said_that_classes_are_taken_for_independent() -> None:
+    alone, window = Measuring(BASELINE, TASK), multilabel_rows(500, 8)
+    for name in ("performance", "estimated_performance", "concept_drift"):
+        first = measured(name, alone, window)[0]
+        assert first.note.startswith("calibrating, 0 of 20: assumes independent rows and classes"), name
+
+
 def test_wrong_labels_are_told_beside_the_estimate_that_does_not_see_them(quiet: Measuring) -> None:
     window = multilabel_rows(1000, 4, flip=0.25)
     estimated = measured("estimated_performance", quiet, window, buckets=24)
