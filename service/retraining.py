@@ -40,6 +40,8 @@ MOVES: Mapping[str, frozenset[str]] = {
 REPORTED = ("accepted", "running", "succeeded", "failed")
 RETRIED = ("failed", "expired", "rejected", "cancelled")
 NAMED = 3
+WINDOWS_TOLD = 10
+"""A call is below 20 kB: of many violated windows it names the newest, and the request itself all of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -342,6 +344,7 @@ def data(
     here = f"{public}/v1/retrainings/{row.uid}"
     evidence = dict(row.evidence)
     results = evidence.pop("results", [])
+    evidence |= {"violated": len(evidence["windows"]), "windows": evidence["windows"][-WINDOWS_TOLD:]}
     return {
         "retraining": row.uid,
         "episode": alert.uid,

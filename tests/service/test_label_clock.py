@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy import select
 
 from service.runs import decode_results
-from service.tables import ModelStatusRow, RunRow
+from service.tables import JobRow, ModelStatusRow, MonitorRow, RunRow
 from service.words import new_id
 from tests.service.watched import Watched, day
 
@@ -70,12 +70,15 @@ def test_a_window_is_judged_once_when_enough_labels_have_come(shop: Watched) -> 
     assert len(shop.runs()) == 2
 
 
-def test_a_window_that_was_asked_for_while_it_waits_is_judged_all_the_same(shop: Watched) -> None:
-    shop.stream(0, 24)
-    shop.at_hour(26)
-    settle(shop)
-    (waiting,) = current(shop)
+def ask_again(shop: Watched, waiting: RunRow, *, alert: bool = False) -> None:
+    """Queue a window once more, as a request does."""
     with shop.database.writing() as session:
+        job = JobRow(
+            uid=new_id(), kind="backfill", model_id=shop.model_id, request={"alert": alert}, state="queued", total=1,
+            created_at=shop.clock.now(),
+        )  # fmt: skip
+        session.add(job)
+        session.flush()
         session.add(
             RunRow(
                 uid=new_id(),
@@ -84,19 +87,45 @@ def test_a_window_that_was_asked_for_while_it_waits_is_judged_all_the_same(shop:
                 version_id=waiting.version_id,
                 starts_at=waiting.starts_at,
                 ends_at=waiting.ends_at,
-                revision=2,
+                revision=waiting.revision + 1,
                 current=False,
+                judged=alert,
                 status="queued",
                 backfill=True,
+                job_id=job.id,
                 attempt=0,
             )
         )
+
+
+def test_a_window_that_was_asked_for_while_it_waits_is_judged_all_the_same(shop: Watched) -> None:
+    shop.stream(0, 24)
+    shop.at_hour(26)
+    settle(shop)
+    ask_again(shop, current(shop)[0])
     settle(shop)
     assert [(run.revision, run.status) for run in current(shop)] == [(2, "waiting_for_labels")]
     shop.label(0, 24, 30)
     shop.at_hour(30)
     settle(shop)
     assert [(run.revision, run.status, run.judged) for run in current(shop)] == [(3, "ok", True)]
+
+
+@pytest.mark.parametrize("alert", [False, True])
+def test_a_past_window_that_waits_for_labels_is_judged_where_that_was_asked_for(shop: Watched, alert: bool) -> None:
+    shop.stream(0, 24)
+    shop.at_hour(26)
+    settle(shop)
+    with shop.database.writing() as session:
+        run = session.scalars(select(RunRow)).one()
+        run.backfill = True  # the monitor was made later: nobody but the request ran it
+        session.scalars(select(MonitorRow)).one().starts_at = day(30).start
+    ask_again(shop, run, alert=alert)
+    settle(shop)
+    shop.label(0, 24, 30)
+    shop.at_hour(30)
+    settle(shop)
+    assert [(run.revision, run.status, run.judged) for run in current(shop)] == [(3, "ok", alert)]
 
 
 def test_a_window_is_judged_when_its_delay_has_passed_or_says_that_too_few_labels_came(shop: Watched) -> None:

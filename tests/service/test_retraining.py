@@ -237,6 +237,18 @@ def test_evidence_and_reason_say_why(asked: Asked) -> None:
     assert row.training == {"from": "2025-12-02T02:00:00Z", "to": "2026-03-02T02:00:00Z"}
 
 
+def test_a_call_names_the_newest_of_many_windows_and_the_request_all_of_them(make: Callable[..., Asked]) -> None:
+    asked = make(when={"monitors": ["performance"], "windows": "100 of 100"})
+    asked.judge(range(100))
+    (row,) = asked.asked()
+    with asked.database.reading() as session:
+        body = session.scalars(select(DeliveryRow)).one().body
+    told = json.loads(body)["data"]["evidence"]
+    assert (len(row.evidence["windows"]), told["violated"], told["looked_at"]) == (100, 100, 100)
+    assert told["windows"] == row.evidence["windows"][-10:]
+    assert len(body.encode()) < 20_000
+
+
 # --- exactly once, whatever crashes -----------------------------------------------------------------------------------
 
 
