@@ -7,14 +7,16 @@ import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
 import psycopg
+from sqlalchemy import text
 
+from service.database import Database
 from tests.running import PATIENCE
 
 
@@ -122,3 +124,14 @@ class Cluster:
         with psycopg.connect(host=str(self.folder), user="postgres", dbname="postgres", autocommit=True) as connection:
             connection.execute(psycopg.sql.SQL("CREATE DATABASE {}").format(psycopg.sql.Identifier(name)))
         return f"postgresql+psycopg://postgres@/{name}?host={quote(str(self.folder), safe='')}"
+
+
+def wait_for_a_lock(database: Database, over: Callable[[], bool]) -> None:
+    """Wait until a session of a database waits for what another one has locked, or until what may do so is over."""
+    waiting = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+    deadline = time.monotonic() + PATIENCE
+    while not over() and time.monotonic() < deadline:
+        with database.reading() as session:
+            if session.scalar(text(waiting)):
+                return
+        time.sleep(0.02)

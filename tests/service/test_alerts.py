@@ -1,6 +1,7 @@
 """Episodes: open with the first violated result, gather what joins, end when all of it has been quiet."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -10,9 +11,12 @@ import pytest
 from sqlalchemy import select
 
 from service import alerts
+from service.access import Principal, Scope
 from service.alerts import Finding
+from service.api import alerts as api
 from service.clock import SetClock
 from service.database import Database
+from service.pages import alerts as pages
 from service.problems import Conflict
 from service.settings import Settings
 from service.tables import (
@@ -27,8 +31,11 @@ from service.tables import (
     WebhookRow,
 )
 from service.words import DAY, new_id
+from tests.postgres import wait_for_a_lock
+from tests.service.asked import Asked
 from tests.service.empty import copy_empty
 
+ANN = Principal("ann", frozenset(Scope))
 START = datetime(2026, 3, 2, tzinfo=UTC)
 
 
@@ -389,6 +396,51 @@ def test_an_acknowledgement_is_told_once(ward: Ward) -> None:
             row = session.scalars(select(AlertRow)).one()
             alerts.acknowledge(session, row, "ann", ward.settings, ward.clock.now())
     assert ward.events() == ["alert.opened", "alert.acknowledged"]
+
+
+WAYS: Mapping[str, Callable[[Asked, str], object]] = {
+    "api": lambda asked, uid: api.acknowledge(uid, asked, ANN),  # type: ignore[arg-type]  # the parts that it uses
+    "page": lambda asked, uid: pages.act(asked, ANN, uid, "acknowledge", {}),  # type: ignore[arg-type]  # as above
+}
+
+
+@pytest.mark.postgres
+@pytest.mark.parametrize("way", WAYS)
+def test_an_acknowledgement_that_meets_the_end_of_an_episode_does_not_open_it_again(
+    tmp_path: Path, postgres_url: str, way: str
+) -> None:
+    asked = Asked(tmp_path, postgres_url)
+    asked.judge([0])
+    asked.judge([1], performance="ok")
+    (episode,) = asked.episodes()
+    with ThreadPoolExecutor(1) as pool:
+        with asked.database.writing() as session:
+            asked.judge_one(session, "performance", 2, "ok")  # the second quiet window, not committed yet
+            session.flush()
+            acknowledged = pool.submit(WAYS[way], asked, episode.uid)
+            wait_for_a_lock(asked.database, acknowledged.done)
+        with pytest.raises(Conflict):
+            acknowledged.result()
+    (episode,) = asked.episodes()
+    assert (episode.state, episode.resolution, episode.acknowledged_by) == ("resolved", "recovered", None)
+    asked.database.close()
+
+
+@pytest.mark.postgres
+def test_of_two_processes_that_repeat_an_open_alert_one_does(tmp_path: Path, postgres_url: str) -> None:
+    asked = Asked(tmp_path, postgres_url)
+    with asked.database.writing() as session:
+        session.scalars(select(WebhookRow)).one().events = ["*"]
+    asked.judge([0])
+    asked.clock.move(7 * DAY)
+    with asked.database.writing() as session:
+        assert alerts.repeat(session, asked.settings, asked.clock.now()) == 1
+        with asked.database.writing() as other:
+            assert alerts.repeat(other, asked.settings, asked.clock.now()) == 0
+    with asked.database.reading() as session:
+        told = session.scalars(select(DeliveryRow.event).order_by(DeliveryRow.id)).all()
+    assert told == ["alert.opened", "alert.updated"]
+    asked.database.close()
 
 
 def test_causes_are_ranked_by_how_far_they_are_past_their_limits_and_by_what_the_model_heeds(ward: Ward) -> None:

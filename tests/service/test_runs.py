@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from sqlalchemy import func, select, text, update
+from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session
 
 from service import baselines, runs
@@ -34,6 +34,7 @@ from service.tables import (
     WebhookRow,
 )
 from service.words import UNFINISHED, Span, new_id
+from tests.postgres import wait_for_a_lock
 from tests.running import PATIENCE
 from tests.service.watched import Watched, begun_often, day, hours
 
@@ -187,9 +188,7 @@ def side_by_side(shop: Watched, first: Due, second: Due, monkeypatch: pytest.Mon
         follow(session, workshop, due, *found)
         if due is first:
             written.set()
-            deadline = time.monotonic() + PATIENCE
-            while not (later.done() or waits_for_a_lock(shop)) and time.monotonic() < deadline:
-                time.sleep(0.02)
+            wait_for_a_lock(shop.database, later.done)
 
     with monkeypatch.context() as interposed, ThreadPoolExecutor(2) as pool:
         interposed.setattr(runs, "measurement", measured)
@@ -200,13 +199,6 @@ def side_by_side(shop: Watched, first: Due, second: Due, monkeypatch: pytest.Mon
         written.set()
         assert found is not None
         assert later.result() is not None
-
-
-def waits_for_a_lock(shop: Watched) -> bool:
-    """Return whether a session of the database waits for what another one has locked."""
-    waiting = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
-    with shop.database.reading() as session:
-        return bool(session.scalar(text(waiting)))
 
 
 def due_now(shop: Watched) -> list[Due]:
