@@ -28,7 +28,7 @@ from service.api.depends import (
 )
 from service.api.problems import faults_of, refused
 from service.outbound import Guard
-from service.problems import Conflict, Fault, NotFound
+from service.problems import Conflict, Fault, NotFound, Unprocessable
 from service.tables import AlertRow, DeliveryRow, ModelRow, WebhookRow
 from service.vault import Vault
 from service.webhook_kinds import discovery
@@ -38,6 +38,7 @@ from service.words import NAME, format_time, new_id
 
 router = APIRouter(prefix="/v1", tags=["webhooks"])
 
+STATES = ("pending", "delivered", "failed")
 Given_ = TypeVar("Given_", bound=BaseModel)
 Severity = Literal["info", "warning", "critical"]
 Url = Annotated[str, Field(min_length=1, max_length=2048)]
@@ -149,6 +150,12 @@ def _check(session: Session, principal: Principal, events: Sequence[str], models
         faults.append(Fault("/models", "models_needed", "a key bound to models makes webhooks of those models"))
     if faults:
         raise refused(faults)
+
+
+def _state(name: str) -> str:
+    if name not in STATES:
+        raise Unprocessable(f"{name!r} is not a state; one of {', '.join(STATES)}")
+    return name
 
 
 def _kind(name: str) -> WebhookKind:
@@ -346,7 +353,7 @@ def of_webhook(
         row = webhook_named(session, principal, webhook)
         statement = select(DeliveryRow).where(DeliveryRow.webhook_id == row.id)
         if state is not None:
-            statement = statement.where(DeliveryRow.state == state)
+            statement = statement.where(DeliveryRow.state == _state(state))
         rows, cursor = page_of(session, statement, [DeliveryRow.id], page, descending=True)
         return listed([delivery_document(session, row) for row in rows], cursor)
 
@@ -371,7 +378,7 @@ def deliveries(
         if alert is not None:
             statement = statement.where(DeliveryRow.alert_id.in_(select(AlertRow.id).where(AlertRow.uid == alert[:64])))
         if state is not None:
-            statement = statement.where(DeliveryRow.state == state)
+            statement = statement.where(DeliveryRow.state == _state(state))
         rows, cursor = page_of(session, statement, [DeliveryRow.id], page, descending=True)
         return listed([delivery_document(session, row) for row in rows], cursor)
 

@@ -158,6 +158,20 @@ def test_a_webhook_names_events_and_models_that_there_are(client: TestClient) ->
     assert {fault["pointer"] for fault in answer.json()["errors"]} == {"/events/0", "/models/0"}
 
 
+def test_calls_are_listed_by_a_state_that_there_is(client: TestClient, receiver: Receiver) -> None:
+    client.post("/v1/webhooks", json={"name": "states", "url": receiver.url, "events": ["alert.opened"]})
+    call = client.post("/v1/webhooks/states/test").json()
+    for path in ("/v1/deliveries", "/v1/webhooks/states/deliveries"):
+        assert call["id"] in [one["id"] for one in client.get(f"{path}?state=delivered").json()["items"]]
+        assert client.get(f"{path}?state=failed").json()["items"] == []
+        answer = client.get(f"{path}?state=lost")
+        assert (answer.status_code, answer.json()["detail"]) == (
+            422,
+            "'lost' is not a state; one of pending, delivered, failed",
+        )
+    assert client.delete("/v1/webhooks/states").status_code == 204
+
+
 def test_a_backfill_is_queued_run_and_opens_no_alert(make_client: Callable[..., TestClient]) -> None:
     clock = SetClock(START + timedelta(days=10))
     client = make_client(clock, tick_seconds=3600.0)

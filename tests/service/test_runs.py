@@ -75,6 +75,35 @@ def test_a_window_is_due_when_its_lateness_has_passed(shop: Watched) -> None:
     assert shop.run() == 1
 
 
+@pytest.mark.parametrize(
+    ("schedule", "window", "expected"),
+    [
+        ("weekly", "7d", [(0, 168), (168, 336)]),
+        # Wednesdays and Saturdays at 06:00 of the two weeks that begin on a Monday: days 2, 5, 9 and 12
+        ("0 6 * * wed,sat", "1d", [(30, 54), (102, 126), (198, 222), (270, 294)]),
+    ],
+)
+def test_a_monitor_runs_by_the_week_or_by_a_cron_line(
+    tmp_path: Path, schedule: str, window: str, expected: list[tuple[int, int]]
+) -> None:
+    shop = Watched(tmp_path, schedule=schedule, window=window)
+    assert day(0).start.weekday() == 0
+    for first in range(0, 24 * 14, 24):
+        shop.stream(first, first + 24)
+    shop.at_hour(24 * 14)
+    shop.run()
+    assert [(run.starts_at, run.ends_at) for run in shop.runs()] == [
+        (hours(*pair).start, hours(*pair).end) for pair in expected if pair[1] < 24 * 14
+    ]
+    shop.at_hour(24 * 14 + 1)
+    shop.run()
+    assert [(run.starts_at, run.ends_at) for run in shop.runs()] == [
+        (hours(*pair).start, hours(*pair).end) for pair in expected
+    ]
+    assert {run.status for run in shop.runs()} == {"ok"}
+    shop.database.close()
+
+
 def test_a_shift_is_found_told_once_and_ends_when_it_is_over(shop: Watched) -> None:
     hook(shop)
     shop.stream(0, 24 * 4)
