@@ -605,7 +605,7 @@ def kill_at_random(folder: Path, kills: int, seed: int, url: str | None = None) 
         time.sleep(1)
         done = 0
         # However slow the machine, the kills go on until they fell among many writes and seals.
-        while done < kills or sealed_files() < kills // 2 or len(acknowledged()) <= 500:
+        while done < kills or sealed_files() < kills // 4 or len(acknowledged()) <= 500:
             time.sleep(float(random.uniform(0.1, 0.8)))
             work, process = running.pop(int(random.integers(0, len(running))))
             assert process.is_alive()
