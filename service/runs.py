@@ -57,6 +57,7 @@ from service.tables import (
     ArrivalRow,
     BaselineRow,
     ExclusionRow,
+    JobRow,
     ModelRow,
     ModelStatusRow,
     MonitorRow,
@@ -403,6 +404,9 @@ def _claimed(session: Session, workshop: Workshop, due: Due) -> Claim | None:
         held = newest.status == "running" and newest.lease_until is not None and newest.lease_until > leased
         if newest.status not in UNFINISHED or (held and not is_gone(newest.owner or "", workshop.database)):
             return None
+        if _is_cancelled(session, newest):
+            session.delete(newest)  # as those that nobody had begun
+            return None
         if newest.attempt >= CRASHES:
             newest.status, newest.reason = "failed", f"the process ended {newest.attempt} times while this ran"
             newest.owner, newest.lease_until, newest.finished_at = None, None, now
@@ -433,6 +437,12 @@ def _claimed(session: Session, workshop: Workshop, due: Due) -> Claim | None:
     session.add(run)
     session.flush()
     return Claim(run.id, 1)
+
+
+def _is_cancelled(session: Session, run: RunRow) -> bool:
+    """Return whether the job that asked for a run was cancelled."""
+    state = select(JobRow.state).where(JobRow.id == run.job_id)
+    return run.job_id is not None and session.scalar(state) == "cancelled"
 
 
 def renew(workshop: Workshop, claim: Claim) -> None:

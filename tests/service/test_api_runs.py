@@ -11,7 +11,7 @@ import pytest
 from starlette.testclient import TestClient
 
 from service.clock import SetClock
-from service.runs import execute
+from service.runs import abandon, claimed, execute
 from tests.receiver import Receiver
 
 START = datetime(2026, 1, 5, tzinfo=UTC)
@@ -260,6 +260,28 @@ def test_a_backfill_that_is_cancelled_runs_no_more_windows(make_client: Callable
     runs = client.get("/v1/models/loans/runs").json()["items"]
     assert [run["window"]["from"] for run in runs] == ["2026-01-05T00:00:00Z"]
     assert client.delete(job).status_code == 409
+
+
+def test_a_window_that_was_begun_when_its_backfill_was_cancelled_is_not_begun_again(
+    make_client: Callable[..., TestClient],
+) -> None:
+    client = make_client(SetClock(START + timedelta(days=10)), tick_seconds=3600.0)
+    made(client)
+    sent(client, 0, 2)
+    scheduler, parts = client.app.state.scheduler, client.app.state.assembly  # type: ignore[attr-defined]
+    parts.sealer.seal(1)
+    span = {"from": START.isoformat(), "to": (START + timedelta(days=2)).isoformat(), "each": "1d"}
+    job = client.post("/v1/models/loans/monitors/data_drift/runs", json=span).headers["location"]
+    with parts.database.reading() as session:
+        first, _second = scheduler._unfinished(session, 1, backfill=True)
+    claim = claimed(scheduler._workshop, first)
+    assert claim is not None
+    assert client.delete(job).json()["state"] == "cancelled"
+    abandon(scheduler._workshop, claim, "its process ended")
+    assert [run["status"] for run in client.get("/v1/models/loans/runs").json()["items"]] == ["queued"]
+    assert scheduler.work_model(1) == 0
+    assert client.get("/v1/models/loans/runs").json()["items"] == []
+    assert client.get(job).json()["state"] == "cancelled"
 
 
 def test_a_paused_monitor_runs_nothing_and_catches_up_or_not_when_it_is_resumed(
