@@ -8,7 +8,7 @@ from sqlalchemy import select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from service import baselines
+from service import alerts, baselines
 from service.api.bodies import Body, Name, Short, Text
 from service.api.depends import (
     Configurer,
@@ -178,7 +178,7 @@ def activate(model: str, version: str, parts: Parts, principal: Configurer) -> d
 
 @router.post("/versions/{version}/retire", operation_id="versions_retire", summary="Retire a version")
 def retire(model: str, version: str, parts: Parts, principal: Configurer) -> dict[str, object]:
-    """Say that a version is no longer deployed: it is not watched any more, and its records stay."""
+    """Say that a version is no longer deployed: it is not watched any more, its alert closes, and its records stay."""
     with parts.database.writing() as session:
         owner = model_named(session, principal, model)
         row = version_named(session, owner, version)
@@ -187,6 +187,7 @@ def retire(model: str, version: str, parts: Parts, principal: Configurer) -> dic
         if row.retired_at is None:
             row.retired_at = parts.clock.now()
             row.revision += 1
+            alerts.replaced(session, row.id, parts.settings, row.retired_at)
             audit(session, parts, principal, "version.retire", f"models/{model}/versions/{version}", owner)
         return document_of(row, owner)
 

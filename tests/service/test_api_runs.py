@@ -107,6 +107,19 @@ def test_a_replay_finds_the_shift_and_its_alert_is_acknowledged_muted_and_resolv
     assert again.json()["state"] == "pending"
 
 
+def test_the_alert_of_a_version_that_is_retired_closes_as_replaced(client: TestClient) -> None:
+    replayed(client)
+    alert = client.get("/v1/alerts", params={"model": "loans", "state": "open"}).json()["items"][0]
+    path = "/v1/models/loans/versions"
+    assert client.post(path, json={"version": "next"}).status_code == 201
+    assert client.post(f"{path}/next/activate").status_code == 200
+    assert client.get(f"/v1/alerts/{alert['id']}").json()["state"] == "open", "both may be deployed"
+    for _ in range(2):
+        assert client.post(f"{path}/{alert['version']}/retire").json()["retired_at"] is not None
+    closed = client.get(f"/v1/alerts/{alert['id']}").json()
+    assert (closed["state"], closed["resolution"]) == ("resolved", "replaced")
+
+
 def test_a_webhook_s_secret_is_shown_once_and_its_test_arrives(client: TestClient, receiver: Receiver) -> None:
     body = {"name": "hook", "url": receiver.url, "events": ["alert.opened"]}
     answer = client.post("/v1/webhooks", json=body)
