@@ -103,7 +103,7 @@ $(SMCLARIFY_VENV)/.installed: requirements/smclarify.txt
 	@$(SMCLARIFY_VENV)/bin/python -m pip --disable-pip-version-check --quiet --no-input install --no-deps --require-hashes -r requirements/smclarify.txt
 	@touch $@
 
-# Hours of killing and waiting beside other work: what failed is done once more, alone, and what fails twice has failed.
+# Processes are killed and clocks waited for beside other work: what failed is done once more, alone, and what fails twice has failed.
 once_more = { echo 'Once more, alone: what failed above'; $(CI_VENV)/bin/pytest $(AGAIN) -m long $(1); }
 
 .PHONY: ci

@@ -401,11 +401,8 @@ class Estimate:
 
     def _by_blocks(self, place: int, step: float, spread: float, *, upward: bool) -> float | None:
         """Return the chance of the change among the quiet blocks of the window's length; None of too few."""
-        if self.quiet is None:
-            return None
-        values = self.quiet[:, place]
-        values = values[np.isfinite(values)]
-        if values.size < ENOUGH_BLOCKS:
+        values = self._quiet_values(place)
+        if values is None:
             return None
         deviation = max(float(values.std(ddof=1)), spread)
         if deviation <= 0:
@@ -415,6 +412,13 @@ class Estimate:
         freedom = values.size - 1.0
         return float(stdtr(freedom, -score) if upward else 2 * stdtr(freedom, -abs(score)))
 
+    def _quiet_values(self, place: int) -> Counts | None:
+        """Return a group's values in the quiet blocks; None of too few."""
+        if self.quiet is None:
+            return None
+        values = self.quiet[:, place][np.isfinite(self.quiet[:, place])]
+        return values if values.size >= ENOUGH_BLOCKS else None
+
     def chance(self, place: int) -> Chance | None:
         """Return how far a group is from the baseline's value by chance, by the quiet blocks where they have a say."""
         if self.moved is None:
@@ -422,8 +426,8 @@ class Estimate:
         moved = self.moved[:, place][np.isfinite(self.moved[:, place])]
         if not moved.size:
             return None
-        values = np.empty(0) if self.quiet is None else self.quiet[:, place][np.isfinite(self.quiet[:, place])]
-        if values.size < ENOUGH_BLOCKS:
+        values = self._quiet_values(place)
+        if values is None:
             return Chance(float(moved.std()), np.inf)
         deviation = max(float(values.std(ddof=1)), float(moved.std()))
         return Chance(deviation * sqrt(1 + 1 / values.size), values.size - 1.0)

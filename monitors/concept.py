@@ -31,7 +31,7 @@ from monitors.estimation import (
     labelled_only,
 )
 from monitors.null import CALIBRATING, ENOUGH_BLOCKS, thinned
-from monitors.performance import Labelled, PerformanceParameters, assumed, least_effect
+from monitors.performance import Labelled, PerformanceParameters, calibrating, least_effect
 from monitors.resampling import LEVEL, OutcomeNull, deterioration, figures, spread_of
 from monitors.tables import BinaryTable, MulticlassTable, RegressionTable, Table, task_of
 
@@ -109,7 +109,7 @@ def _by_scores(comparison: Comparison, parameters: ConceptParameters, labelled: 
     zero = {figure: np.zeros(()) for figure in moved}
     null = OutcomeNull((moved, still), float(labelled.labelled), quiet, zero if quiet is not None else None, rows)
     around = spread_of(labelled.baseline, labelled.blocks, metrics, generator)
-    note = "" if null.blocks >= ENOUGH_BLOCKS else _calibrating(null.blocks, comparison, assumed(labelled.window))
+    note = "" if null.blocks >= ENOUGH_BLOCKS else calibrating(null.blocks, comparison, labelled.window)
     results: list[Result] = []
     for metric in metrics:
         for figure in realised:
@@ -277,7 +277,7 @@ def _shifts(
         )  # fmt: skip
         if shift is None:
             continue
-        note = "" if shift.blocks >= ENOUGH_BLOCKS else _calibrating(shift.blocks, comparison)
+        note = "" if shift.blocks >= ENOUGH_BLOCKS else calibrating(shift.blocks, comparison, window)
         found.append(
             Result(
                 metric="calibration_shift",
@@ -456,11 +456,6 @@ def _wrong(rows: pa.Table) -> NDArray[np.float64]:
     places = np.append(given.cells, -1)[given.codes]
     there = (label.codes >= 0) & (given.codes >= 0)
     return np.where(there, (places != label.codes).astype(np.float64), np.nan)
-
-
-def _calibrating(blocks: int, comparison: Comparison, assumption: str = "assumes independent rows") -> str:
-    told = f"{CALIBRATING}, {blocks} of {ENOUGH_BLOCKS}: {assumption}"
-    return f"{told}; {comparison.blocks_reason}" if comparison.blocks_reason else told
 
 
 def _none(reason: str) -> Result:

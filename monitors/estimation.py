@@ -29,10 +29,9 @@ from monitors.contract import (
     Type,
     Verdict,
 )
-from monitors.null import CALIBRATING, ENOUGH_BLOCKS
-from monitors.performance import Labelled, PerformanceParameters, assumed, least_effect
+from monitors.null import CALIBRATING
+from monitors.performance import Labelled, PerformanceParameters, calibrating, least_effect
 from monitors.resampling import (
-    OutcomeNull,
     Spread,
     deterioration,
     drawn_cells,
@@ -279,7 +278,7 @@ def measure_estimated(comparison: Comparison, parameters: PerformanceParameters)
                 continue
             p_value, by_blocks = null.p_value(figure, metric.direction, value, old)
             interval = spread.interval(figure, value, metric)
-            notes = [] if by_blocks else [_calibrating(null, comparison, labelled.window)]
+            notes = [] if by_blocks else [calibrating(null.blocks, comparison, labelled.window)]
             beside = _realised(metric, figure, realised, seen, labelled)
             if beside is not None and interval is not None and apart(interval, beside.interval):
                 notes.append(
@@ -362,11 +361,6 @@ def _realised(
         note="realised, beside the estimate",
         by=discovery.by(metric.name),
     )
-
-
-def _calibrating(null: OutcomeNull, comparison: Comparison, window: Table) -> str:
-    told = f"{CALIBRATING}, {null.blocks} of {ENOUGH_BLOCKS}: {assumed(window)}"
-    return f"{told}; {comparison.blocks_reason}" if comparison.blocks_reason else told
 
 
 def _none(reason: str) -> Result:

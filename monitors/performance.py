@@ -219,8 +219,7 @@ def measure_performance(comparison: Comparison, parameters: PerformanceParameter
             if null is not None and isfinite(old):
                 p_value, by_blocks = null.p_value(figure, metric.direction, value, old)
                 if not by_blocks and p_value is not None:
-                    note = f"{CALIBRATING}, {null.blocks} of {ENOUGH_BLOCKS}: {assumed(labelled.window)}"
-                    note += f"; {comparison.blocks_reason}" if comparison.blocks_reason else ""
+                    note = calibrating(null.blocks, comparison, labelled.window)
             if alike is not None and alike.p_value is not None and alike.p_value < UNLIKE:
                 note = "; ".join(part for part in (note, "labelled rows do not look like unlabelled ones") if part)
             effect = None
@@ -250,9 +249,14 @@ def measure_performance(comparison: Comparison, parameters: PerformanceParameter
     return results if alike is None else [*results, alike]
 
 
-def assumed(table: Table) -> str:
-    """Return what draws of a table's cells take for granted: the classes of a row are drawn each by itself."""
-    return f"assumes independent rows{' and classes' if isinstance(table, MultilabelTable) else ''}"
+def calibrating(blocks: int, comparison: Comparison, table: Table) -> str:
+    """Return what is noted while quiet blocks are too few: what draws of a table's cells take for granted.
+
+    Where a row has several classes, each is drawn by itself.
+    """
+    classes = " and classes" if isinstance(table, MultilabelTable) else ""
+    told = f"{CALIBRATING}, {blocks} of {ENOUGH_BLOCKS}: assumes independent rows{classes}"
+    return f"{told}; {comparison.blocks_reason}" if comparison.blocks_reason else told
 
 
 def least_effect(

@@ -13,7 +13,7 @@ from service import causes as root
 from service.access import Principal
 from service.api.bodies import Body, Duration, Time
 from service.api.calendar import document_of as calendar_document
-from service.api.depends import Operator, Page, Parts, Reader, audit, listed, model_named, moment, page_of
+from service.api.depends import Operator, Page, Parts, Reader, audit, check_state, listed, model_named, moment, page_of
 from service.assembly import Assembly
 from service.problems import NotFound, Unprocessable
 from service.tables import AlertCommentRow, AlertRow, ModelRow, VersionRow
@@ -70,8 +70,7 @@ def index(
 
     With `group=model` each item is a model with its alerts on this page, the model of the worst first.
     """
-    if state is not None and state not in STATES:
-        raise Unprocessable(f"{state!r} is not a state; one of {', '.join(STATES)}")
+    check_state(state, STATES)
     with parts.database.reading() as session:
         statement = select(AlertRow)
         if model is not None:

@@ -37,8 +37,7 @@ from service.api.problems import MEDIA_TYPE as PROBLEM
 from service.api.problems import MethodNotAllowed, render
 from service.assembly import Assembly
 from service.database import UtcDateTime, from_microseconds, microseconds
-from service.problems import BadRequest, Conflict, NotFound, Problem, ScopeMissing, Stale, TooLarge
-from service.problems import Unprocessable as KeyReused
+from service.problems import BadRequest, Conflict, NotFound, Problem, ScopeMissing, Stale, TooLarge, Unprocessable
 from service.tables import AuditRow, BaselineRow, IngestRequestRow, ModelRow, MonitorRow, VersionRow
 from service.words import NAME, parse_time
 
@@ -245,6 +244,12 @@ def _decoded_value(value: object, kind: Any) -> object:
     if isinstance(kind, UtcDateTime | Integer) and type(value) is int and abs(value) < 2**62:
         return from_microseconds(value) if isinstance(kind, UtcDateTime) else value
     raise ValueError(f"not of the type {kind}")
+
+
+def check_state(state: str | None, states: Sequence[str]) -> None:
+    """Refuse to list what is in a state that there is not; None asks for all."""
+    if state is not None and state not in states:
+        raise Unprocessable(f"{state!r} is not a state; one of {', '.join(states)}")
 
 
 def listed(items: Sequence[object], next_cursor: str | None) -> dict[str, object]:
@@ -557,7 +562,7 @@ class _Once:
             async for chunk in Request(self.request.scope, receive).stream():
                 self.fingerprint.update(chunk)
             if self.fingerprint.hexdigest() != kept[0]:
-                raise KeyReused("this Idempotency-Key was used with another body", code="idempotency_key_reused")
+                raise Unprocessable("this Idempotency-Key was used with another body", code="idempotency_key_reused")
             await self._replayed(kept)(self.request.scope, receive, send)
             return
         start: Message = {}

@@ -22,6 +22,7 @@ from service.api.depends import (
     RowReader,
     audit,
     check_match,
+    check_state,
     etag,
     listed,
     model_named,
@@ -32,7 +33,7 @@ from service.api.jobs import Progress, answer, jobs_of
 from service.api.problems import refused
 from service.assembly import Assembly
 from service.lake.files import training_file
-from service.problems import Conflict, Fault, NotFound, Problem, Unprocessable
+from service.problems import Conflict, Fault, NotFound, Problem
 from service.retraining import NotAsked
 from service.tables import (
     AlertRow,
@@ -256,8 +257,7 @@ def index(
     until: Annotated[str | None, Query(alias="to", description="Only those asked for before this time.")] = None,
 ) -> dict[str, object]:
     """List retrainings, newest first."""
-    if state is not None and state not in STATES:
-        raise Unprocessable(f"{state!r} is not a state; one of {', '.join(STATES)}")
+    check_state(state, STATES)
     with parts.database.reading() as session:
         statement = select(RetrainingRow)
         if model is not None:

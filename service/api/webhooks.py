@@ -21,6 +21,7 @@ from service.api.depends import (
     Reader,
     audit,
     check_match,
+    check_state,
     etag,
     listed,
     model_named,
@@ -28,7 +29,7 @@ from service.api.depends import (
 )
 from service.api.problems import faults_of, refused
 from service.outbound import Guard
-from service.problems import Conflict, Fault, NotFound, Unprocessable
+from service.problems import Conflict, Fault, NotFound
 from service.tables import AlertRow, DeliveryRow, ModelRow, WebhookRow
 from service.vault import Vault
 from service.webhook_kinds import discovery
@@ -150,12 +151,6 @@ def _check(session: Session, principal: Principal, events: Sequence[str], models
         faults.append(Fault("/models", "models_needed", "a key bound to models makes webhooks of those models"))
     if faults:
         raise refused(faults)
-
-
-def _state(name: str) -> str:
-    if name not in STATES:
-        raise Unprocessable(f"{name!r} is not a state; one of {', '.join(STATES)}")
-    return name
 
 
 def _kind(name: str) -> WebhookKind:
@@ -351,9 +346,10 @@ def of_webhook(
     """List the calls of a webhook, newest first."""
     with parts.database.reading() as session:
         row = webhook_named(session, principal, webhook)
+        check_state(state, STATES)
         statement = select(DeliveryRow).where(DeliveryRow.webhook_id == row.id)
         if state is not None:
-            statement = statement.where(DeliveryRow.state == _state(state))
+            statement = statement.where(DeliveryRow.state == state)
         rows, cursor = page_of(session, statement, [DeliveryRow.id], page, descending=True)
         return listed([delivery_document(session, row) for row in rows], cursor)
 
@@ -368,6 +364,7 @@ def deliveries(
     state: Annotated[str | None, Query(description="pending, delivered or failed.")] = None,
 ) -> dict[str, object]:
     """List calls to all webhooks, newest first."""
+    check_state(state, STATES)
     with parts.database.reading() as session:
         statement = select(DeliveryRow)
         if model is not None:
@@ -378,7 +375,7 @@ def deliveries(
         if alert is not None:
             statement = statement.where(DeliveryRow.alert_id.in_(select(AlertRow.id).where(AlertRow.uid == alert[:64])))
         if state is not None:
-            statement = statement.where(DeliveryRow.state == _state(state))
+            statement = statement.where(DeliveryRow.state == state)
         rows, cursor = page_of(session, statement, [DeliveryRow.id], page, descending=True)
         return listed([delivery_document(session, row) for row in rows], cursor)
 

@@ -116,6 +116,4 @@ def let_go(database: Database) -> None:
         os.close(database.host_lock)
         database.host_lock = None
     with heart(database) as connection:
-        for (owner,) in connection.execute("SELECT owner FROM heart").fetchall():
-            if owner.rpartition(" ")[2] == boot():
-                connection.execute("UPDATE heart SET owner = ''")
+        connection.execute("UPDATE heart SET owner = '' WHERE owner LIKE ?", (f"% {boot()}",))

@@ -257,7 +257,7 @@ def clocks_jump(folder: Path, url: str | None) -> None:
             for jump in (timedelta(hours=-1), timedelta(hours=36), timedelta(hours=-1)):
                 more = len(finished(shop)) + 2
                 due = (clock.now() - hours(0, 1).start) // timedelta(hours=1) - 2  # late ones may come a while
-                wait_until(lambda more=more, due=due: len(finished(shop)) >= min(more, due), "two windows")  # type: ignore[misc]
+                wait_until(lambda more=more, due=due: len(finished(shop)) >= min(more, due), "two windows")  # type: ignore[misc]  # mypy infers no lambda with defaults
                 clock.move(jump)
             clock.go_on()
             time.sleep(0.5)

@@ -51,6 +51,15 @@ def sent(client: TestClient, first: int, last: int, **how: Any) -> None:
     assert answer.json()["accepted"] == (last - first) * 72
 
 
+def backfilled(client: TestClient, days: int) -> str:
+    """Ask for the windows of the first days, which are sent; return where the job is watched."""
+    made(client)
+    sent(client, 0, days)
+    client.app.state.assembly.sealer.seal(1)  # type: ignore[attr-defined]
+    span = {"from": START.isoformat(), "to": (START + timedelta(days=days)).isoformat(), "each": "1d"}
+    return str(client.post("/v1/models/loans/monitors/data_drift/runs", json=span).headers["location"])
+
+
 @pytest.fixture
 def client(make_client: Callable[..., TestClient]) -> TestClient:
     return make_client(tick_seconds=3600.0)
@@ -244,12 +253,8 @@ def test_a_backfill_whose_worker_ended_before_it_said_so_is_done_at_the_next_tic
     make_client: Callable[..., TestClient],
 ) -> None:
     client = make_client(SetClock(START + timedelta(days=10)), tick_seconds=3600.0)
-    made(client)
-    sent(client, 0, 2)
-    scheduler, parts = client.app.state.scheduler, client.app.state.assembly  # type: ignore[attr-defined]
-    parts.sealer.seal(1)
-    span = {"from": START.isoformat(), "to": (START + timedelta(days=2)).isoformat(), "each": "1d"}
-    job = client.post("/v1/models/loans/monitors/data_drift/runs", json=span).headers["location"]
+    scheduler, parts = client.app.state.scheduler, client.app.state.assembly  # type: ignore[attr-defined]  # a FastAPI
+    job = backfilled(client, 2)
     with parts.database.reading() as session:
         asked = scheduler._unfinished(session, 1, backfill=True)
     assert [execute(scheduler._workshop, due) is not None for due in asked] == [True, True]
@@ -261,12 +266,8 @@ def test_a_backfill_whose_worker_ended_before_it_said_so_is_done_at_the_next_tic
 
 def test_a_backfill_that_is_cancelled_runs_no_more_windows(make_client: Callable[..., TestClient]) -> None:
     client = make_client(SetClock(START + timedelta(days=10)), tick_seconds=3600.0)
-    made(client)
-    sent(client, 0, 4)
     scheduler = client.app.state.scheduler  # type: ignore[attr-defined]
-    client.app.state.assembly.sealer.seal(1)  # type: ignore[attr-defined]
-    span = {"from": START.isoformat(), "to": (START + timedelta(days=4)).isoformat(), "each": "1d"}
-    job = client.post("/v1/models/loans/monitors/data_drift/runs", json=span).headers["location"]
+    job = backfilled(client, 4)
     assert scheduler.work_model(1, limit=1) == 1
     assert client.delete(job).json()["state"] == "cancelled"
     assert scheduler.work_model(1) == 0
@@ -279,12 +280,8 @@ def test_a_window_that_was_begun_when_its_backfill_was_cancelled_is_not_begun_ag
     make_client: Callable[..., TestClient],
 ) -> None:
     client = make_client(SetClock(START + timedelta(days=10)), tick_seconds=3600.0)
-    made(client)
-    sent(client, 0, 2)
-    scheduler, parts = client.app.state.scheduler, client.app.state.assembly  # type: ignore[attr-defined]
-    parts.sealer.seal(1)
-    span = {"from": START.isoformat(), "to": (START + timedelta(days=2)).isoformat(), "each": "1d"}
-    job = client.post("/v1/models/loans/monitors/data_drift/runs", json=span).headers["location"]
+    scheduler, parts = client.app.state.scheduler, client.app.state.assembly  # type: ignore[attr-defined]  # a FastAPI
+    job = backfilled(client, 2)
     with parts.database.reading() as session:
         first, _second = scheduler._unfinished(session, 1, backfill=True)
     claim = claimed(scheduler._workshop, first)
