@@ -50,7 +50,7 @@ EVIDENTLY = {
 
 
 def test_moved_vectors_are_found_by_the_budget_and_by_evidently_s_methods_in_the_worker_process(tmp_path: Path) -> None:
-    # Evidently's classifier takes the rows in the order of their keyed hashes: a key of our own, the same order each time.
+    # Evidently's classifier heeds the order of rows, which is that of their keyed hashes: a key of our own fixes it.
     with opened(tmp_path, worker_stock=False, secret_key=SecretStr("vectors")) as client:
         client.post("/v1/models", json={"name": "m", "task": "binary", "alarm_budget": {"per": "30d", "at_most": 30}})
         made = client.post("/v1/models/m/baselines?name=b", content=parquet(START - 4 * DAY, 4, 0.0), headers=PARQUET)
