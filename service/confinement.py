@@ -30,13 +30,14 @@ from typing import IO, Any, Literal, NoReturn, Protocol, cast
 import msgspec
 import pyarrow as pa
 
+from service.isolation import cut_network
+
 LENGTH = struct.Struct("<Q")
 LONGEST = 2**33
 ORDER_BYTES = 65536
 SET_DEATH_SIGNAL = 1
 """Linux: `PR_SET_PDEATHSIG`."""
 TASK = re.compile(r"[a-z][a-z0-9_]*\.[a-z][a-z0-9_]*")
-NEW_USERS, NEW_NETWORK = 0x10000000, 0x40000000
 REFUSED = (
     "socket.",
     "subprocess.",
@@ -194,18 +195,6 @@ def task_named(package: str, name: str) -> Task:
 
 
 # --- locks ------------------------------------------------------------------------------------------------------------
-
-
-def cut_network() -> str:
-    """Move this process into a network namespace with nothing in it; return "" or why that is not possible."""
-    try:
-        library = ctypes.CDLL(None, use_errno=True)
-        for flags in (NEW_NETWORK, NEW_USERS | NEW_NETWORK):
-            if library.unshare(flags) == 0:
-                return ""
-        return os.strerror(ctypes.get_errno())
-    except (OSError, AttributeError) as error:
-        return str(error) or type(error).__name__
 
 
 def _end_with(parent: int) -> None:

@@ -44,7 +44,7 @@ START = (
     "from service.confinement import template; template(int(sys.argv[1]), sys.argv[2] == 'cut', sys.argv[3])"
 )
 PROBE = (
-    "import sys; sys.path[:] = sys.argv[1:]; from service.confinement import cut_network; print(cut_network(), end='')"
+    "import sys; sys.path[:] = sys.argv[1:]; from service.isolation import cut_network; print(cut_network(), end='')"
 )
 THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
 log = structlog.get_logger(__name__)
@@ -202,9 +202,12 @@ class Worker:
 def network_remains() -> str:
     """Return why a worker process keeps the network of this one, "" where it is cut off."""
     probe = [sys.executable, "-I", "-c", PROBE, *_search_path()]
-    done = subprocess.run(  # noqa: S603 - our own interpreter and code
-        probe, env={}, capture_output=True, text=True, timeout=60, check=False
-    )
+    try:
+        done = subprocess.run(  # noqa: S603 - our own interpreter and code
+            probe, env={}, capture_output=True, text=True, timeout=60, check=False
+        )
+    except subprocess.TimeoutExpired:
+        return "it could not be tried within a minute"
     return done.stdout if done.returncode == 0 else "it could not be tried"
 
 

@@ -145,6 +145,14 @@ def test_start_up_says_nothing_of_it_where_the_network_is_cut(
     assert ("keeps the network" in said) == bool(network_remains())
 
 
+def test_start_up_goes_on_where_cutting_the_network_cannot_be_tried_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    def too_slow(*arguments: Any, timeout: float, **_: Any) -> None:
+        raise subprocess.TimeoutExpired(arguments[0], timeout)
+
+    monkeypatch.setattr(subprocess, "run", too_slow)
+    assert network_remains.__wrapped__() == "it could not be tried within a minute"
+
+
 @pytest.mark.parametrize(
     "deed", ["start_process", "call_shell", "write_file", "write_descriptor", "make_folder", "rename_out"]
 )
