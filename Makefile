@@ -19,6 +19,8 @@ WORKERS ?= 3
 # A file's tests share what they open; the files come in the order of tests/conftest.py, the longest first.
 SPREAD := -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 AGAIN := -n 0 --last-failed --last-failed-no-failures none
+# Compiled modules are kept wherever make runs: without them each service that a test starts compiles everything again.
+unexport PYTHONDONTWRITEBYTECODE
 test again faults ci: export OMP_NUM_THREADS = 1
 test again faults ci: export OPENBLAS_NUM_THREADS = 1
 

@@ -255,6 +255,7 @@ def embedded(old: Any, new: Any, *names: str, **options: dict[str, Any]) -> dict
     return {result.metric: result for result in found if result.metric in names}
 
 
+@pytest.mark.long
 def test_embeddings_are_compared_as_evidently_s_own_report_compares_them() -> None:
     evidently.prepare()
     from evidently.legacy.metrics import EmbeddingsDriftMetric

@@ -111,6 +111,7 @@ def test_expected_figures_of_a_profile_of_1024_bins_are_within_5e3_of_those_of_t
     assert {figure: found[figure] for figure in wanted} == pytest.approx(wanted, abs=5e-3)
 
 
+@pytest.mark.long
 def test_the_expected_lies_in_its_interval_and_so_does_the_realised_of_nearly_every_quiet_window() -> None:
     """One realised figure in 20 may lie outside; of 20 windows four or more would by chance once in 60 times."""
     measuring = Measuring(BASELINE, TASK)
