@@ -5,6 +5,7 @@ before they answer, get the same records in the same run, and are measured after
 an id, a time, 15 numbers, 5 texts, a prediction and a score. Figures are of the best of several runs: rows per second
 of the clock and of the server's CPU, the time to an answer, and how many times as many rows per CPU second as the other
 service, which reads JSON only, gets from JSON of as many records. Where the machine has PostgreSQL, the same on it.
+The exit code says whether every target is reached at the pace of the machine that they were set on.
 """
 
 import argparse
@@ -32,6 +33,7 @@ from pydantic import BaseModel
 from sqlalchemy import JSON, Integer, String, create_engine, event, insert
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, sessionmaker
 
+from benchmarks.pace import plain_pace
 from service.assembly import assemble
 from service.settings import Settings
 from tests.postgres import Cluster, NoServer
@@ -361,8 +363,8 @@ def show(name: str, found: Measured, target: int | None, plain: Measured | None)
     )
 
 
-def main() -> None:
-    """Measure every way in on both servers and print the table."""
+def main() -> int:
+    """Measure every way in on both servers and print the table; return 0 where the targets are reached."""
     arguments = argparse.ArgumentParser(description=__doc__)
     arguments.add_argument("--seconds", type=float, default=3.0, help="how long each way in is measured")
     arguments.add_argument("--repeats", type=int, default=2, help="how often; the best counts")
@@ -374,11 +376,12 @@ def main() -> None:
     given = arguments.parse_args()
     if given.seal is not None:
         seal(Path(given.seal[0]), given.seal[1] if len(given.seal) > 1 else None)
-        return
+        return 0
     os.sched_setaffinity(0, {1 % (os.cpu_count() or 1)})
     theirs = {} if given.alone else take_in_plainly(given)
     head = f"{'way in':28}{'rows/s':>12}{'target':>10}{'rows/cpu s':>12}{'p50 ms':>9}{'p99 ms':>9}"
     print(f"{head}{'plain rows/s':>14}{'x per cpu':>11}")
+    reached: list[tuple[str, float, int]] = []
     for database, targets in TARGETS.items():
         if given.database not in ("all", database):
             continue
@@ -394,7 +397,15 @@ def main() -> None:
         for name, found in ours.items():
             plain = theirs.get("single" if name == "single" else "json x 1000")
             show(f"{database}, {name}", found, targets.get(name), plain)
+            if name in targets:
+                reached.append((f"{database}, {name}", found.rows, targets[name]))
+    if "json x 1000" not in theirs:
+        return 0
+    pace = plain_pace(theirs["json x 1000"].rows)
+    print(f"\n{pace}")
+    kept = [pace.reaches(name, rate, target) for name, rate, target in reached]
+    return 0 if all(kept) else 1
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())
