@@ -18,6 +18,7 @@ from scipy.signal import lfilter
 from scipy.sparse import csr_array
 from scipy.stats import binom
 
+from benchmarks.verdicts import verdict
 from monitors import discovery
 from monitors.contract import BinnedStatistic, Column, Role, Type
 from monitors.layout import NumericLayout, plan_layout
@@ -308,12 +309,6 @@ def calibrating(repeats: int, seed: int) -> None:
             p_values[repeat] = null.p_value(discovery.statistics()["wasserstein"])
         rows = [[f"{100 * (p_values <= part * level).mean():.1f}" for level in LEVELS] for part in (1.0, 0.1)]
         print(f"{kind:<16}" + "".join(f"{' / '.join(row):>24}" for row in rows), flush=True)
-
-
-def verdict(text: str, passed: bool) -> bool:
-    """Print a line of the verdict."""
-    print(f"{'PASS' if passed else 'FAIL'}  {text}", flush=True)
-    return passed
 
 
 def main(arguments: list[str] | None = None) -> int:

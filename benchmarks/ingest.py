@@ -5,7 +5,8 @@ before they answer, get the same records in the same run, and are measured after
 an id, a time, 15 numbers, 5 texts, a prediction and a score. Figures are of the best of several runs: rows per second
 of the clock and of the server's CPU, the time to an answer, and how many times as many rows per CPU second as the other
 service, which reads JSON only, gets from JSON of as many records. Where the machine has PostgreSQL, the same on it.
-The exit code says whether every target is reached at the pace of the machine that they were set on.
+The exit code says whether every target is reached at the pace of the machine that they were set on; without the other
+service there is no verdict.
 """
 
 import argparse

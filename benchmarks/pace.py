@@ -7,6 +7,8 @@ peer says the same in other words: a limit of 0.6 s where SciPy took 2.3 s asks 
 
 from dataclasses import dataclass
 
+from benchmarks.verdicts import verdict
+
 
 @dataclass(frozen=True)
 class Pace:
@@ -25,19 +27,15 @@ class Pace:
         return f"this machine takes {self.factor:.2f} x as long as the one of the limits: {self.peer}"
 
     def within(self, what: str, seconds: float, limit: float) -> bool:
-        """Print whether a time is within its limit, as it is here and brought to the machine of the limits."""
-        return self._told(what, f"{seconds:.3f} s", f"{seconds / self.factor:.3f} s, at most {limit:g}", limit, seconds)
+        """Print whether a time is within its limit at the pace of the machine of the limits; return that."""
+        there = seconds / self.factor
+        return verdict(f"{what}: {seconds:.3f} s here, {there:.3f} s there, at most {limit:g}", there <= limit)
 
     def reaches(self, what: str, rate: float, target: float) -> bool:
-        """Print whether a rate, in rows per second, reaches its target."""
-        brought = f"{rate * self.factor:,.0f} rows/s, at least {target:,.0f}"
-        return self._told(what, f"{rate:,.0f} rows/s", brought, 1 / target, 1 / rate)
-
-    def _told(self, what: str, here: str, there: str, limit: float, taken: float) -> bool:
-        good = taken / self.factor <= limit
-        note = "" if taken > limit else ", and here too" if good else ", but not there"
-        print(f"{'PASS' if good else 'FAIL'}  {what}: {here} here, {there} there{note}", flush=True)
-        return good
+        """Print whether a rate, in rows per second, reaches its target at that pace; return that."""
+        there = rate * self.factor
+        text = f"{what}: {rate:,.0f} rows/s here, {there:,.0f} there, at least {target:,.0f}"
+        return verdict(text, there >= target)
 
 
 def scipy_pace(seconds: float, rows: int) -> Pace:

@@ -2,7 +2,8 @@
 
 Both sides read the same rows in the same run. CPU seconds of this process, best of several runs, warm. Evidently's
 report takes minutes at a million rows, so it is given 100,000 unless ``--full`` is said. The exit code says whether the
-pass and its decoding are within their limits at the pace of the machine that these were set on.
+pass and its decoding are within their limits at the pace of the machine that these were set on; without the others, or
+of another number of rows, there is no verdict.
 """
 
 from __future__ import annotations
@@ -112,7 +113,7 @@ def batches(path: Path, names: list[str]) -> Iterator[pa.RecordBatch]:
     yield from file.iter_batches(batch_size=ROW_GROUP, columns=names, use_threads=False)
 
 
-def cpu(work: Callable[[], object], repeats: int) -> float:
+def cpu(work: Callable[[], object], repeats: int = 5) -> float:
     """Return the least CPU seconds of several runs."""
     taken = []
     for _ in range(repeats):
@@ -160,7 +161,7 @@ def ours(folder: Path, reference: pa.Table, number: int, repeats: int) -> tuple[
     return whole, decoding
 
 
-def scipy_loop(reference: pa.Table, window: pa.Table, repeats: int = 1) -> float:
+def scipy_loop(reference: pa.Table, window: pa.Table, repeats: int) -> float:
     """Return the CPU seconds of ks_2samp and chi2_contingency over all features, rows in memory."""
     from scipy.stats import chi2_contingency, ks_2samp
 

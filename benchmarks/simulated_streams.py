@@ -29,6 +29,7 @@ from scipy.sparse import csr_array
 from scipy.special import expit, logit, ndtr, ndtri
 from scipy.stats import binom, chi2, poisson
 
+from benchmarks.verdicts import verdict
 from monitors import discovery
 from monitors.blocks import Blocks
 from monitors.budget import BudgetPolicy, SageMakerPolicy, ThresholdPolicy, window_alpha
@@ -615,12 +616,6 @@ def weekly_season(repeats: int, seed: int) -> bool:
         text = f"{choice}: quiet days alarm in {100 * rates[0][0]:.1f} % at 5 %, at most {100 * limit:.1f} %"
         good &= verdict(text, bool(rates[0][0] <= limit))
     return good
-
-
-def verdict(text: str, passed: bool) -> bool:
-    """Print a line of the verdict."""
-    print(f"{'PASS' if passed else 'FAIL'}  {text}", flush=True)
-    return passed
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -28,8 +28,6 @@ from monitors.profile import NumericProfile, Profile, merged, summed
 
 HOURS = 720
 LIMIT = 0.2
-REPEATS = 5
-
 
 Pair = tuple[Type, Counts, Counts, Counts | None]
 """Of a feature: its type, what was counted before and now, and the positions of the cells."""
@@ -102,13 +100,13 @@ def main() -> int:
         def measure_copied(total: Profile = total) -> object:
             return compute(copied, pairs(layout, baseline, total))
 
-        taken = cpu(add_up, REPEATS), cpu(measure, REPEATS)
+        taken = cpu(add_up), cpu(measure)
         spent[name] = sum(taken)
         size = sum(len(inputs) + len(outcomes) for inputs, outcomes in stored) / len(stored) / 1000
         cells = [f"{seconds:.3f}" for seconds in taken]
         print(
             f"| {name} | {len(stored)} | {size:.0f} | {' | '.join(cells)} | {values} | {sum(taken):.3f} | {LIMIT} | "
-            f"{cpu(measure_copied, REPEATS):.3f} |",
+            f"{cpu(measure_copied):.3f} |",
             flush=True,
         )
     compared = pairs(layout, baseline, merged(layout, days))
@@ -118,9 +116,9 @@ def main() -> int:
         def one(statistic: BinnedStatistic = statistic) -> object:
             return compute([statistic], compared)
 
-        print(f"| {label} | {compute([statistic], compared)} | {1000 * cpu(one, REPEATS):.2f} |", flush=True)
-    size = 100_000
-    pace = scipy_pace(scipy_loop(reference, window.slice(0, size), REPEATS), size)
+        print(f"| {label} | {compute([statistic], compared)} | {1000 * cpu(one):.2f} |", flush=True)
+    part = window.slice(0, 100_000)
+    pace = scipy_pace(scipy_loop(reference, part, 5), part.num_rows)
     print(f"\n{pace}")
     kept = [pace.within(name, seconds, LIMIT) for name, seconds in spent.items()]
     return 0 if all(kept) else 1

@@ -5,12 +5,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from fastapi import FastAPI
 from pydantic import SecretStr
 from starlette.testclient import TestClient
 
 from service.access import Scope
 from service.app import create_app
+from service.assembly import Assembly
 from service.clock import Clock
+from service.scheduler import Scheduler
 from service.settings import Settings
 from tests.running import UNHURRIED
 from tests.service.empty import copy_empty
@@ -27,6 +30,20 @@ def opened(folder: Path, clock: Clock | None = None, **changes: Any) -> Iterator
     headers = bearer(ADMIN_KEY) | UNHURRIED
     with TestClient(create_app(settings, clock), raise_server_exceptions=False, headers=headers) as client:
         yield client
+
+
+def parts_of(client: TestClient) -> Assembly:
+    """Return what the application behind a client is made of."""
+    assert isinstance(client.app, FastAPI)
+    parts: Assembly = client.app.state.assembly
+    return parts
+
+
+def scheduler_of(client: TestClient) -> Scheduler:
+    """Return the scheduler of the application behind a client."""
+    assert isinstance(client.app, FastAPI)
+    scheduler: Scheduler = client.app.state.scheduler
+    return scheduler
 
 
 def bearer(key: str) -> dict[str, str]:

@@ -20,9 +20,8 @@ from starlette.testclient import TestClient
 
 from service import baselines
 from service.access import Scope
-from service.assembly import Assembly
 from service.tables import BaselineRow, LayoutRow, VersionRow
-from tests.service.opened import key_of, opened
+from tests.service.opened import key_of, opened, parts_of
 
 PARQUET = "application/vnd.apache.parquet"
 START = datetime(2026, 1, 1, tzinfo=UTC)
@@ -73,13 +72,8 @@ def send(client: TestClient, model: str, name: str, table: pa.Table | bytes, **p
     )
 
 
-def assembly_of(client: TestClient) -> Assembly:
-    assembly: Assembly = client.app.state.assembly  # type: ignore[attr-defined]
-    return assembly
-
-
 def row_of(client: TestClient, name: str) -> BaselineRow:
-    with assembly_of(client).database.reading() as session:
+    with parts_of(client).database.reading() as session:
         return session.scalars(select(BaselineRow).where(BaselineRow.name == name)).one()
 
 
@@ -166,7 +160,7 @@ def test_a_file_that_cannot_be_read_is_refused(
     answer = client.post("/v1/models/refused/baselines?name=bad", content=body, headers=headers)
     assert answer.status_code == status, answer.text
     assert client.get("/v1/models/refused/baselines").json()["items"] == []
-    spool = assembly_of(client).settings.data_dir / "uploads"
+    spool = parts_of(client).settings.data_dir / "uploads"
     assert list(spool.glob("*")) == []
 
 
@@ -204,7 +198,7 @@ def test_bad_values_are_missing_and_counted_by_their_reason(client: TestClient) 
     ages = ["41", "inf", "abc", None, "nan", "17.5"]
     table = pa.table({"age": ages, "prediction": [1, 0, 1, 0, 1, 0]})
     assert send(client, "bad-values", "b-bad", table, prediction="prediction").status_code == 201
-    assembly = assembly_of(client)
+    assembly = parts_of(client)
     with assembly.database.reading() as session:
         row = session.scalars(select(BaselineRow).where(BaselineRow.name == "b-bad")).one()
         layout = baselines.layout(session, row.version_id, 1)
@@ -218,7 +212,7 @@ def test_protected_attributes_are_kept_apart_from_the_rows(client: TestClient) -
     table = rows().append_column("sex", pa.array(["F", "M"] * 500))
     made = send(client, "fair", "with-sex", table, **ROLES, protected="sex")
     assert made.status_code == 201, made.text
-    assembly = assembly_of(client)
+    assembly = parts_of(client)
     row = row_of(client, "with-sex")
     assert row.path is not None
     assert [name for name in assembly.lake.read_table(row.path).column_names if "sex" in name] == []
@@ -235,7 +229,7 @@ def test_scores_by_prefix_name_the_classes(client: TestClient) -> None:
     made = send(client, "classes", "b", table, scores="p_*")
     assert made.status_code == 201, made.text
     assert client.get("/v1/models/classes").json()["classes"] == ["high", "low", "mid"]
-    assembly = assembly_of(client)
+    assembly = parts_of(client)
     with assembly.database.reading() as session:
         row = session.scalars(select(BaselineRow).order_by(BaselineRow.id.desc()).limit(1)).one()
     table = assembly.lake.read_table(row.path or "")
@@ -267,7 +261,7 @@ def test_a_later_baseline_waits_for_its_activation_which_makes_the_next_layout(c
     made = client.post(path, json={"from": "2026-02-01T00:00:00Z", "reason": "spring"}).json()
     assert (made["active_from"], made["layout"], made["active"]) == ("2026-02-01T00:00:00Z", 2, True)
     assert client.post(path, json={}).status_code == 409
-    with assembly_of(client).database.reading() as session:
+    with parts_of(client).database.reading() as session:
         row = session.scalars(select(BaselineRow).where(BaselineRow.name == "two")).one()
         version = session.get_one(VersionRow, row.version_id)
         before, after = START + timedelta(days=30), START + timedelta(days=31)
@@ -284,7 +278,7 @@ def test_an_older_baseline_is_profiled_in_a_newer_layout(client: TestClient) -> 
     send(client, "relaid", "relaid-one", rows())
     send(client, "relaid", "relaid-two", rows(days=22))
     client.post("/v1/models/relaid/baselines/relaid-two/activate")
-    assembly = assembly_of(client)
+    assembly = parts_of(client)
     with assembly.database.reading() as session:
         row = session.scalars(select(BaselineRow).where(BaselineRow.name == "relaid-one")).one()
         layout = baselines.layout(session, row.version_id, 2)
@@ -299,7 +293,7 @@ def test_blocks_are_whole_days_of_an_ordered_baseline(client: TestClient) -> Non
     send(client, "blocks", "short", rows(days=19))
     untimed = {name: column for name, column in ROLES.items() if name != "timestamp"}
     send(client, "blocks", "untimed", rows().drop_columns(["at"]), **untimed)
-    assembly = assembly_of(client)
+    assembly = parts_of(client)
     with assembly.database.writing() as session:
         found = {}
         for name in ("timed", "unordered", "short", "untimed"):
@@ -347,7 +341,7 @@ def test_a_version_without_baseline_borrows_the_newest_and_its_layout(client: Te
     make(client, "lender")
     send(client, "lender", "training-l", rows())
     assert client.post("/v1/models/lender/versions", json={"version": "2"}).json()["layout"] == 1
-    assembly = assembly_of(client)
+    assembly = parts_of(client)
     with assembly.database.reading() as session:
         lent = session.scalars(select(BaselineRow).where(BaselineRow.name == "training-l")).one()
         borrower = session.scalars(
@@ -368,7 +362,7 @@ def test_constraints_are_suggested_and_can_be_corrected(client: TestClient) -> N
     corrected = {**suggested, "age": {"type": "numeric", "range": {"at_least": 18, "at_most": 99}}}
     assert client.put(path, json=corrected).json()["age"]["range"] == {"at_least": 18, "at_most": 99}
     assert client.put(path, json={"shoe": {"range": {"at_least": 1}}}).status_code == 422
-    assembly = assembly_of(client)
+    assembly = parts_of(client)
     with assembly.database.reading() as session:
         row = session.scalars(select(BaselineRow).where(BaselineRow.name == "b-held")).one()
         columns = baselines.columns(session, session.get_one(VersionRow, row.version_id))
@@ -382,7 +376,7 @@ def test_a_corrected_type_lays_the_version_out_anew(client: TestClient) -> None:
     send(client, "retyped", "b-zip", table, prediction="prediction")
     path = "/v1/models/retyped/versions/1/schema"
     client.patch(path, json={"features": [{"name": "zip", "type": "categorical"}]})
-    assembly = assembly_of(client)
+    assembly = parts_of(client)
     with assembly.database.reading() as session:
         row = session.scalars(select(BaselineRow).where(BaselineRow.name == "b-zip")).one()
         version = session.get_one(VersionRow, row.version_id)

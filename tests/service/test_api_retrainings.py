@@ -19,12 +19,11 @@ from werkzeug import Request, Response
 
 from service import backup
 from service.access import Scope, link_token
-from service.assembly import Assembly
 from service.tables import AlertRow, ModelRow, RetrainingRow, VersionRow
 from service.webhooks import CALLBACK, TRAINING_DATA
 from service.words import derived_id, format_time
 from tests.service.asked import POLICY
-from tests.service.opened import key_of, opened
+from tests.service.opened import key_of, opened, parts_of, scheduler_of
 
 PARQUET = {"Content-Type": "application/vnd.apache.parquet"}
 START = datetime(2026, 9, 7, tzinfo=UTC)
@@ -76,11 +75,6 @@ def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestClient]:
         for kind in ("data_quality", "data_drift"):
             assert found.post("/v1/models/loans/monitors", json={"name": kind, "kind": kind}).status_code == 201
         yield found
-
-
-def parts_of(client: TestClient) -> Assembly:
-    parts: Assembly = client.app.state.assembly  # type: ignore[attr-defined]
-    return parts
 
 
 def asked(client: TestClient, mark: str, **changes: Any) -> str:
@@ -358,7 +352,7 @@ def test_a_candidate_is_asked_for_its_predictions_by_its_artifact_or_endpoint(
             json={"state": "succeeded", "version": "v2", "trained_until": format_time(START)},
         )
         assert told.json()["comparison"] is None  # it is asked a moment later
-        client.app.state.scheduler.tick()  # type: ignore[attr-defined]
+        scheduler_of(client).tick()
         shown = client.get(f"/v1/retrainings/{uid}").json()
         found = shown["comparison"]
         assert found["measured"], found["reason"]

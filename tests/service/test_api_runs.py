@@ -13,6 +13,7 @@ from starlette.testclient import TestClient
 from service.clock import SetClock
 from service.runs import abandon, claimed, execute
 from tests.receiver import Receiver
+from tests.service.opened import parts_of, scheduler_of
 
 START = datetime(2026, 1, 5, tzinfo=UTC)
 
@@ -55,7 +56,7 @@ def backfilled(client: TestClient, days: int) -> str:
     """Ask for the windows of the first days, which are sent; return where the job is watched."""
     made(client)
     sent(client, 0, days)
-    client.app.state.assembly.sealer.seal(1)  # type: ignore[attr-defined]
+    parts_of(client).sealer.seal(1)
     span = {"from": START.isoformat(), "to": (START + timedelta(days=days)).isoformat(), "each": "1d"}
     return str(client.post("/v1/models/loans/monitors/data_drift/runs", json=span).headers["location"])
 
@@ -104,7 +105,7 @@ def test_a_replay_finds_the_shift_and_its_alert_is_acknowledged_muted_and_resolv
     assert client.get("/v1/alerts?state=sleepy").status_code == 422
     deadline = time.monotonic() + 60
     while True:  # the service's own sender may be at some of them
-        client.app.state.assembly.sender.send_all_due()  # type: ignore[attr-defined]
+        parts_of(client).sender.send_all_due()
         deliveries = client.get("/v1/deliveries", params={"alert": uid}).json()["items"]
         if all(found["state"] != "pending" for found in deliveries) or time.monotonic() > deadline:
             break
@@ -199,8 +200,8 @@ def test_a_backfill_is_queued_run_and_opens_no_alert(make_client: Callable[..., 
     client = make_client(clock, tick_seconds=3600.0)
     made(client)
     sent(client, 0, 2, shift=15.0)
-    scheduler = client.app.state.scheduler  # type: ignore[attr-defined]
-    client.app.state.assembly.sealer.seal(1)  # type: ignore[attr-defined]
+    scheduler = scheduler_of(client)
+    parts_of(client).sealer.seal(1)
     span = {"from": START.isoformat(), "to": (START + timedelta(days=2)).isoformat(), "each": "1d"}
     answer = client.post("/v1/models/loans/monitors/data_drift/runs", json=span)
     assert answer.status_code == 202, answer.text
@@ -232,7 +233,7 @@ def test_windows_that_many_ask_for_at_once_are_queued_once(
     client = make_client(tick_seconds=3600.0, database_url=postgres_url)
     made(client)
     sent(client, 0, 5)
-    client.app.state.assembly.sealer.seal(1)  # type: ignore[attr-defined]
+    parts_of(client).sealer.seal(1)
     span = {"from": START.isoformat(), "to": (START + timedelta(days=5)).isoformat(), "each": "1d"}
     start = Barrier(6)
 
@@ -253,7 +254,7 @@ def test_a_backfill_whose_worker_ended_before_it_said_so_is_done_at_the_next_tic
     make_client: Callable[..., TestClient],
 ) -> None:
     client = make_client(SetClock(START + timedelta(days=10)), tick_seconds=3600.0)
-    scheduler, parts = client.app.state.scheduler, client.app.state.assembly  # type: ignore[attr-defined]  # a FastAPI
+    scheduler, parts = scheduler_of(client), parts_of(client)
     job = backfilled(client, 2)
     with parts.database.reading() as session:
         asked = scheduler._unfinished(session, 1, backfill=True)
@@ -266,7 +267,7 @@ def test_a_backfill_whose_worker_ended_before_it_said_so_is_done_at_the_next_tic
 
 def test_a_backfill_that_is_cancelled_runs_no_more_windows(make_client: Callable[..., TestClient]) -> None:
     client = make_client(SetClock(START + timedelta(days=10)), tick_seconds=3600.0)
-    scheduler = client.app.state.scheduler  # type: ignore[attr-defined]
+    scheduler = scheduler_of(client)
     job = backfilled(client, 4)
     assert scheduler.work_model(1, limit=1) == 1
     assert client.delete(job).json()["state"] == "cancelled"
@@ -280,7 +281,7 @@ def test_a_window_that_was_begun_when_its_backfill_was_cancelled_is_not_begun_ag
     make_client: Callable[..., TestClient],
 ) -> None:
     client = make_client(SetClock(START + timedelta(days=10)), tick_seconds=3600.0)
-    scheduler, parts = client.app.state.scheduler, client.app.state.assembly  # type: ignore[attr-defined]  # a FastAPI
+    scheduler, parts = scheduler_of(client), parts_of(client)
     job = backfilled(client, 2)
     with parts.database.reading() as session:
         first, _second = scheduler._unfinished(session, 1, backfill=True)
@@ -309,8 +310,8 @@ def test_a_paused_monitor_runs_nothing_and_catches_up_or_not_when_it_is_resumed(
     def pass_days(first: int, last: int) -> None:
         clock.at = START + timedelta(days=last, hours=2)
         sent(client, first, last)
-        client.app.state.assembly.sealer.seal(1)  # type: ignore[attr-defined]
-        client.app.state.scheduler.tick()  # type: ignore[attr-defined]
+        parts_of(client).sealer.seal(1)
+        scheduler_of(client).tick()
 
     pass_days(0, 1)
     for name in ("data_drift", "prediction_drift"):
