@@ -1,5 +1,6 @@
 """What many tests need: real data, a running service, the application in this process, a receiver of webhooks."""
 
+import gc
 import os
 import secrets
 import shutil
@@ -34,6 +35,19 @@ def refuse_skip(report: Any) -> None:
         reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
         report.outcome = "failed"
         report.longrepr = f"REFUSE_SKIPS is set and this was skipped: {reason}"
+
+
+def pytest_sessionstart() -> None:
+    """Keep the collector still while modules are loaded: what they make stays."""
+    gc.disable()
+
+
+def pytest_collection_finish() -> None:
+    """Spare the collector what was loaded for good, as a service does that has started."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 50)
+    gc.enable()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

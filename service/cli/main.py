@@ -1,6 +1,9 @@
 """The commands of `plumbline`, each a thin layer over the part that does the work."""
 
+import gc
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -76,6 +79,17 @@ def listened(settings: Settings, host: str, port: int) -> tuple[Settings, "socke
     return settings.model_copy(update={"public_url": address(listening)}), listening
 
 
+@contextmanager
+def loading() -> Iterator[None]:
+    """Keep the collector still while modules are loaded, and spare it what they made: nearly all of it stays."""
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        gc.enable()
+
+
 @app.command()
 def serve(
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
@@ -89,7 +103,8 @@ def serve(
         raise fail("serving without the role api makes no sense; `plumbline worker` does the other roles", 2)
     settings, listening = listened(settings, host, port)
 
-    from service.cli import serving  # after the port, which may be taken: it loads all that serves
+    with loading():  # after the port, which may be taken: it is all that serves
+        from service.cli import serving
     from service.cli.listening import address
 
     def announce(assembly: "Assembly", _stop: object) -> None:
@@ -114,7 +129,8 @@ def worker(data: Data = None, roles: Roles = None) -> None:
         settings = settings.model_copy(update={"roles": tuple(role for role in ROLES if role != "api")})
     if "api" in settings.roles:
         raise fail("a worker takes no requests; `plumbline serve` has the role api", 2)
-    from service.cli import serving
+    with loading():
+        from service.cli import serving
 
     def announce(_assembly: "Assembly") -> None:
         console(error=True).print(f"Plumbline works: {', '.join(settings.roles)}", markup=False)
@@ -137,7 +153,8 @@ def demo(
         settings = settings.model_copy(update={"data_dir": Path("data/demo")})
     settings, listening = listened(settings, "127.0.0.1", port)
 
-    from service.cli import demonstration  # after the port, as above
+    with loading():  # after the port, as above
+        from service.cli import demonstration
 
     try:
         demonstration.run(settings, listening, once=once, out=console())
@@ -271,7 +288,8 @@ def replay(
     output: Output = "text",
 ) -> None:
     """Stream a file in order of time into a running service, and let the monitors judge it as it comes."""
-    from service import replay as replaying
+    with loading():
+        from service import replay as replaying
 
     try:
         plan = replaying.Plan(
