@@ -74,6 +74,7 @@ EXAMPLE: Final = {
 CONFIGURATION_BYTES = 2 * 2**20
 FORM_BYTES = 64 * 2**10
 ANSWER_BYTES = 2**20
+SHORT_PATH, KNOWN_PATHS = 200, 1_000
 STALE_AFTER = timedelta(minutes=15)
 """A POST that has run for longer is taken to have died with its process."""
 _SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
@@ -308,6 +309,8 @@ class Door:
     methods: frozenset[str]
     scope: Scope | None
     route: Any
+    straight: Callable[..., Awaitable[Response]] | None
+    """Its handler, where the gate calls it itself with the request and the path's parameters; see `straight`."""
 
     def open_to(self, method: str) -> bool:
         """Return whether it needs no key."""
@@ -317,12 +320,6 @@ class Door:
     def streams(self) -> bool:
         """Whether its handler reads the body itself, under limits of its own."""
         return isinstance(self.route, APIRoute) and self.route.body_field is None
-
-    @property
-    def straight(self) -> Callable[..., Awaitable[Response]] | None:
-        """Its handler, where the gate calls it itself with the request and the path's parameters; see `straight`."""
-        endpoint = getattr(self.route, "endpoint", None)
-        return endpoint if getattr(endpoint, "straight", False) else None
 
 
 def declared(route: Any) -> Scope | None:
@@ -349,7 +346,9 @@ def doors(app: FastAPI) -> list[Door]:
         methods = context.methods or {"GET", "HEAD"}
         pattern, _, _ = compile_path(path)
         plain = re.sub(r"\{(\w+):\w+\}", r"{\1}", path)
-        found.append(Door(plain, pattern, frozenset(methods), declared(route), route))
+        endpoint = getattr(route, "endpoint", None)
+        called = endpoint if getattr(endpoint, "straight", False) else None
+        found.append(Door(plain, pattern, frozenset(methods), declared(route), route, called))
     return found
 
 
@@ -360,6 +359,8 @@ class Gate:
         self.app = app
         self.owner = owner
         self._doors: dict[int, list[Door]] = {}
+        self._straight: dict[str, tuple[Door, dict[str, str]]] = {}
+        """Where requests for a path went that are handled straight: each model's few paths are asked for all day."""
 
     async def __call__(self, scope: Connection, receive: Receive, send: Send) -> None:
         """Check the request, then pass it on."""
@@ -373,8 +374,8 @@ class Gate:
         request = Request(scope, receive)
         try:
             _check_text(scope)
-            door, parameters = self._door(scope)
-            if not door.open_to(scope["method"]):
+            door, parameters = self._straight.get(f"{scope['method']} {scope['path']}") or self._door(scope)
+            if door.straight is not None or not door.open_to(scope["method"]):
                 principal = await self._principal(request, door)
                 scope.setdefault("state", {})["principal"] = principal
                 model = parameters.get("model")
@@ -405,7 +406,12 @@ class Gate:
         for door in (*self._doors.get(path.count("/"), ()), *self._doors.get(-1, ())):
             if match := door.pattern.match(path):
                 if scope["method"] in door.methods:
-                    return door, match.groupdict()
+                    found = door, match.groupdict()
+                    if door.straight is not None and len(path) <= SHORT_PATH:
+                        if len(self._straight) >= KNOWN_PATHS:  # whoever has no key can name any model
+                            self._straight.clear()
+                        self._straight[f"{scope['method']} {scope['path']}"] = found
+                    return found
                 allowed |= door.methods
         if allowed:
             methods = ", ".join(sorted(allowed))
@@ -414,7 +420,8 @@ class Gate:
 
     async def _principal(self, request: Request, door: Door) -> Principal:
         keyring = self.owner.state.assembly.keyring
-        header, cookie = request.headers.get("authorization"), request.cookies.get(COOKIE)
+        header = request.headers.get("authorization")
+        cookie = request.cookies.get(COOKIE) if header is None else None
         basic = door.scope is Scope.INGEST
         principal = keyring.known(header, cookie, basic=basic)
         if principal is None and (header is not None or not cookie):

@@ -41,9 +41,11 @@ from service.words import HOUR, Span, bucket_of, bucket_start, format_time, pars
 router = APIRouter(prefix="/v1/models/{model}", tags=["ingest"])
 
 SMALL = 32 * 2**10
-"""A body up to this size is read at once and put into columns together with others."""
-_BUILDERS = ThreadPoolExecutor(len(os.sched_getaffinity(0)), "ingest-columns")
-"""Threads that put large bodies into columns: more than there are processors would only take turns."""
+"""A body up to this size is read at once, record by record."""
+LARGE = 2**20
+"""A body of JSON from this size on is put into columns by itself, those below together with others."""
+_READERS = ThreadPoolExecutor(len(os.sched_getaffinity(0)), "ingest-reader")
+"""Threads that read bodies which are not small: more than there are processors would only take turns."""
 _RECORD = {
     "prediction_id": "loan-000017",
     "timestamp": "2026-11-22T13:00:00Z",
@@ -142,16 +144,26 @@ async def _take_in(request: Request, model: str, kind: str) -> Response:
     assembly: Assembly = request.app.state.assembly
     writer, settings = assembly.writer, assembly.settings
     schema = writer.schema(model)
-    form, charset = formats.format_of(request.headers.get("content-type"))
+    said = {name.decode("latin-1"): value.decode("latin-1") for name, value in reversed(request.scope["headers"])}
+    form, charset = formats.format_of(said.get("content-type"))
     wire = settings.max_columnar if form.columnar else settings.max_json
     limit = settings.max_columnar_inflated if form.columnar else settings.max_json_inflated
-    body = await bodies.read(request.stream(), request.headers, wire=wire, inflated=limit)
+    body = await bodies.read(request.stream(), said, wire=wire, inflated=limit)
     loop = asyncio.get_running_loop()
     arrival = Arrival(model=model, kind=kind, size=max(len(body), 256), strict=_strict(request), loop=loop)
-    _identify(arrival, request, body)
-    if form in (Format.JSON, Format.LINES) and len(body) <= SMALL:
-        arrival.parsed = Parsed()
-        arrival.parsed.size = formats.read(body, form, charset, arrival.parsed, limit=limit)
+    if "idempotency-key" in said:
+        _identify(arrival, request, said, body)
+    if form in (Format.JSON, Format.LINES) and len(body) < LARGE:
+        small = len(body) <= SMALL
+        parsed = arrival.parsed = Parsed(flat=not small and schema.flat)
+
+        def take() -> None:
+            parsed.size = formats.read(body, form, charset, parsed, limit=limit)
+
+        if small:
+            take()
+        else:
+            await loop.run_in_executor(_READERS, take)
     else:
 
         def build(current: ModelSchema) -> Built:
@@ -163,7 +175,7 @@ async def _take_in(request: Request, model: str, kind: str) -> Response:
             arrival.payloads = payloads(arrival.built)
 
         arrival.build = build
-        await loop.run_in_executor(_BUILDERS, prepare)
+        await loop.run_in_executor(_READERS, prepare)
     answer = await writer.submit(arrival)
     headers = {"Idempotency-Replayed": "true"} if answer.replayed else None
     return Response(answer.body, answer.status, headers, "application/json")
@@ -179,18 +191,16 @@ def _strict(request: Request) -> bool:
     return said in ("true", "1")
 
 
-def _identify(arrival: Arrival, request: Request, body: bytes) -> None:
+def _identify(arrival: Arrival, request: Request, said: Mapping[str, str], body: bytes) -> None:
     """Note key and fingerprint of a request that may come again."""
-    key = request.headers.get("idempotency-key")
-    if key is None:
-        return
+    key = said["idempotency-key"]
     if not 1 <= len(key) <= 255:
         raise BadRequest("Idempotency-Key has 1 to 255 characters")
     principal = request.state.principal
     route = f"POST {request.url.path}?{request.url.query} {principal.key_id or principal.name}"
     arrival.route = route if len(route) <= 400 else f"POST {hashlib.sha256(route.encode()).hexdigest()}"
     arrival.idempotency_key = key
-    kind = request.headers.get("content-type", "").encode()
+    kind = said.get("content-type", "").encode()
     arrival.fingerprint = hashlib.sha256(kind + b"\0" + body).hexdigest()
 
 

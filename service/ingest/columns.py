@@ -175,8 +175,8 @@ class Builder:
 
     @property
     def flat(self) -> bool:
-        """Whether JSON records may come as flat columns too: not where a text may spell a set of labels."""
-        return self._schema.task != "multilabel"
+        """Whether JSON records may come as flat columns too."""
+        return self._schema.flat
 
     def refuse(self, rows: Rows, code: str, pointer: str, detail: str) -> None:
         """Keep out records that could not even be read."""

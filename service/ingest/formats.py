@@ -108,15 +108,13 @@ class Sink(Protocol):
 class Parsed:
     """Records that wait to be put into columns together with those of other requests."""
 
+    flat: bool = False
+    """Whether JSON records may come as flat columns too: reading the first costs more than a small body is worth."""
     size: int = 0
     blocks: list[tuple[Sequence[Record], Rows, bool]] = field(default_factory=list)
+    tables: list[tuple[pa.Table, Rows]] = field(default_factory=list)
     refusals: list[tuple[Rows, str, str, str]] = field(default_factory=list)
     counted: Counter[str] = field(default_factory=Counter)
-
-    @property
-    def flat(self) -> bool:
-        """Columns are put together where they are read."""
-        return False
 
     def refuse(self, rows: Rows, code: str, pointer: str, detail: str) -> None:
         """Keep out records that could not be read."""
@@ -133,8 +131,10 @@ class Parsed:
             self.blocks.append((records, rows, plain))
 
     def add_table(self, table: pa.Table, rows: Rows, *, textual: bool) -> None:
-        """Refuse columns: they are put together where they are read."""
-        raise TypeError(f"{table.num_rows} flat rows ({textual=}, {len(rows)} places) need a builder")
+        """Take in flat columns, but no texts that are still to be read as values: those need a builder."""
+        if textual:
+            raise TypeError(f"{table.num_rows} flat rows of texts need a builder")
+        self.tables.append((table, rows))
 
 
 def read(body: bytes, form: Format, charset: str, sink: Sink, *, limit: int) -> int:
@@ -199,6 +199,8 @@ def _read_json(body: bytes, sink: Sink) -> int:
         if end < 0 or body[end:].strip():
             raise BadRequest("the body is not JSON: the array is not closed, or something follows it")
         return _read_records(body, data, scan.ELEMENTS, start, sink)
+    if first == b"{" and _take_simple(body, sink):
+        return 1
     at = scan.member(data, b"records") if first == b"{" else -1
     if at < 0:
         return _read_records(body, data, scan.WHOLE, start, sink)
@@ -210,6 +212,23 @@ def _read_json(body: bytes, sink: Sink) -> int:
     except (msgspec.DecodeError, RecursionError) as broken:
         raise BadRequest(f"the body is not JSON: {broken}") from None
     return _read_records(body, data, scan.ELEMENTS, at, sink)
+
+
+def _take_simple(body: bytes, sink: Sink) -> bool:
+    """Take in the one record of a body that is too short for any limit but that of depth; false where it needs a look.
+
+    Most requests are one small record, and the passes that find limits and records cost more than reading it.
+    """
+    if len(body) > TEXT or body.count(b"{") + body.count(b"[") > DEPTH:
+        return False
+    if b'"records"' in body or b"\x00" in body or b"\\u0000" in body:
+        return False
+    try:
+        record = _ONE.decode(body)
+    except (msgspec.DecodeError, RecursionError):
+        return False
+    sink.add_records([record], np.zeros(1, np.int64), plain=b"true" not in body and b"false" not in body)
+    return True
 
 
 def _read_lines(body: bytes, sink: Sink) -> int:

@@ -54,6 +54,11 @@ class ModelSchema:
         """Whether true and false are the classes 1 and 0."""
         return self.classes is not None and {"0", "1"} <= set(self.classes)
 
+    @property
+    def flat(self) -> bool:
+        """Whether JSON records may come as flat columns too: not where a text may spell a set of labels."""
+        return self.task != "multilabel"
+
     def features(self, version: str) -> Mapping[str, Feature]:
         """Return the features of a version; a version not met before starts as a copy of the active one."""
         known = self.versions.get(version) or self.versions.get(self.active or "")

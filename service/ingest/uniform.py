@@ -94,8 +94,7 @@ def tables(body: bytes, data: NDArray[np.uint8], start: int, *, lines: bool) -> 
             blocks.append(block)
     if not lines and body[at:].strip(b" \t\r\n"):
         return None
-    kept = {column.type for block in blocks for column in block.columns}
-    if pa.null() in kept or any(block.schema != blocks[0].schema for block in blocks):
+    if (kinds == _UNMET).any() or any(block.schema != blocks[0].schema for block in blocks[1:]):
         return None
     return blocks
 

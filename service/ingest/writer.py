@@ -49,6 +49,9 @@ from service.words import bucket_of, new_id
 
 GROUP_BYTES = 8 * 2**20
 GROUP_REQUESTS = 512
+BUSY = 8
+"""Where the last transaction held so many requests, the next one waits for more of them."""
+GATHER_SECONDS, GATHER_STEPS = 0.004, 5
 LISTED = 100
 """Refused records that an answer lists."""
 KEPT_REJECTIONS = 1_000
@@ -89,7 +92,7 @@ class Arrival:
     kind: str
     size: int
     parsed: Parsed | None = None
-    """Records of a small body: they are put into columns together with those of other requests."""
+    """Records of a body that is not large: they are put into columns together with those of other requests."""
     build: Callable[[ModelSchema], Built] | None = None
     """Makes the columns of a large body, again where the schema has changed since they were built."""
     built: Built | None = None
@@ -241,12 +244,16 @@ class Writer:
     # --- the thread ---------------------------------------------------------------------------------------------------
 
     def _run(self) -> None:
+        taken: list[Arrival] = []
         while True:
             with self._wake:
                 while not self._queue and not self._stopping:
                     self._wake.wait()
                 if not self._queue:
                     return
+            if len(taken) >= BUSY:
+                self._gather()
+            with self._wake:
                 taken = [self._queue.popleft()]
                 size = taken[0].size
                 while self._queue and len(taken) < GROUP_REQUESTS and size + self._queue[0].size <= GROUP_BYTES:
@@ -255,6 +262,14 @@ class Writer:
                 self._waiting_bytes -= size
             self.write(taken)
             _resolve(taken)
+
+    def _gather(self) -> None:
+        """Wait a moment for as long as requests keep coming: a transaction costs the same for few and for many."""
+        for _ in range(GATHER_STEPS):
+            there = len(self._queue)
+            time.sleep(GATHER_SECONDS)
+            if len(self._queue) == there or there >= GROUP_REQUESTS:
+                return
 
     def write(self, arrivals: Sequence[Arrival]) -> None:
         """Put records into the log in one transaction and leave each request's answer, or problem, with it."""
@@ -538,6 +553,7 @@ class Writer:
         shares: list[_Share] = []
         records: dict[bool, list[Any]] = {True: [], False: []}
         places: dict[bool, list[NDArray[np.int64]]] = {True: [], False: []}
+        tables: dict[pa.Schema, list[tuple[pa.Table, NDArray[np.int64]]]] = defaultdict(list)
         first = 0
         for arrival in arrivals:
             parsed = arrival.parsed
@@ -546,10 +562,15 @@ class Writer:
             for found, rows, plain in parsed.blocks:
                 records[plain] += found
                 places[plain].append(rows + first)
+            for table, rows in parsed.tables:
+                tables[table.schema].append((table, rows + first))
             for rows, code, pointer, detail in parsed.refusals:
                 builder.refuse(rows + first, code, pointer, detail)
             shares.append(_Share(arrival, first, parsed.size))
             first += parsed.size
+        for alike in tables.values():
+            rows = np.concatenate([rows for _, rows in alike])
+            builder.add_table(pa.concat_tables([table for table, _ in alike]), rows, textual=False)
         for plain, found in records.items():
             if found:
                 builder.add_records(found, np.concatenate(places[plain]), plain=plain)

@@ -85,6 +85,26 @@ def test_a_key_bound_to_another_model_finds_404_wherever_a_model_is_named(client
     assert walked > 20
 
 
+def test_a_path_that_was_asked_for_before_is_checked_as_at_first(
+    client: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("service.api.depends.KNOWN_PATHS", 2)  # so that the gate forgets some of them meanwhile
+    bound, reader = key_of(client, Scope.INGEST, models=["theirs"]), key_of(client, Scope.READ)
+
+    def statuses() -> list[int]:
+        asked = [("POST", name, bound) for name in ("theirs", "ours", "absent")]
+        asked += [("POST", "theirs", reader), ("POST", "theirs", bearer("plk_wrong")), ("DELETE", "theirs", bound)]
+        client.cookies.clear()
+        return [
+            client.request(
+                method, f"/v1/models/{name}/predictions", json={"features": {"age": 1}}, headers=headers
+            ).status_code
+            for method, name, headers in asked
+        ]
+
+    assert statuses() == statuses() == statuses() == [200, 404, 404, 403, 401, 405]
+
+
 def test_a_key_bound_to_a_model_meets_no_other_model_in_any_list(client: TestClient) -> None:
     headers = key_of(client, *Scope, models=["theirs"])
     for door, method in every_request(client):

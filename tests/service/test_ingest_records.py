@@ -7,10 +7,14 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from service.ingest.columns import subject_text
+from service.ingest.columns import Record, subject_text
 from service.ingest.formats import Format
+from service.ingest.scan import TEXT
 from service.problems import BadRequest
+from tests.examples import SAME
 from tests.service.built import NOW, SECRET, build, codes, faults, rows, schema
 
 FEATURES = {
@@ -32,6 +36,35 @@ def one(value: str, feature: str = "age") -> Any:
     text = rows(built)[0]["faults"]
     assert (json.loads(text) if text else {}) == dict.fromkeys([feature] * len(wrong), next(iter(wrong), ""))
     return found, wrong.pop() if wrong else None
+
+
+_JSON = st.recursive(
+    st.one_of(
+        st.none(),
+        st.booleans(),
+        st.integers(-(10**20), 10**20),
+        st.floats(),
+        st.sampled_from(["true", "\x00", "\\u0000", "\ud800", "records", "{", "é", "2026-01-01T00:00:00Z", ""]),
+    ),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["a", "records", "age"]), inner),
+    max_leaves=12,
+)
+
+
+@settings(SAME, max_examples=300)
+@given(st.dictionaries(st.sampled_from([*Record.__struct_fields__, "records", "more"]), _JSON), st.text(max_size=2))
+def test_a_short_record_is_read_as_one_that_is_searched_for_limits(members: dict[str, Any], end: str) -> None:
+    text = json.dumps(members) + end
+    found: list[object] = []
+    for body in (text, text + " " * TEXT):  # beyond this length the passes look at every byte
+        try:
+            built = build(body, model=schema(**FEATURES))
+        except BadRequest as refused:
+            found.append((type(refused), refused.detail))
+            continue
+        kept = [{**part.table.to_pylist()[0], "prediction_id": "", "id_hash": 0} for part in built.parts]
+        found.append((repr(kept), codes(built), faults(built), built.counted, built.count))
+    assert found[0] == found[1]
 
 
 @pytest.mark.parametrize(

@@ -60,8 +60,10 @@ class Log:
         with self.database.writing() as session:
             session.add(ModelRow(uid=new_id(), name=name, task="binary", alarm_budget={}, created_at=NOW, **columns))
 
-    def arrival(self, body: object, kind: str = "predictions", *, large: bool = False, **members: Any) -> Arrival:
-        """Return a request with a JSON body, read as a small or as a large one is."""
+    def arrival(
+        self, body: object, kind: str = "predictions", *, large: bool = False, flat: bool = False, **members: Any
+    ) -> Arrival:
+        """Return a request with a JSON body, read as a small or as a large one is, or (``flat``) as one between."""
         data = body if isinstance(body, bytes) else json.dumps(body).encode()
         model = members.pop("model", "loans")
         arrival = Arrival(model=model, kind=kind, size=len(data), **members)
@@ -75,7 +77,7 @@ class Log:
 
             arrival.build = build
         else:
-            arrival.parsed = Parsed()
+            arrival.parsed = Parsed(flat=flat)
             arrival.parsed.size = formats.read(data, Format.JSON, "utf-8", arrival.parsed, limit=2**28)
         return arrival
 
@@ -171,6 +173,31 @@ def test_requests_are_one_row_of_the_log_and_each_has_its_own_answer(log: Log) -
     assert [answer["bad_values"] for answer in answers] == [{}, {}, {}, {"wrong_type": 1}]
     assert log.number(IngestBatchRow) == 1
     assert log.number(RejectionRow) == 1
+
+
+def test_bodies_read_as_columns_are_put_together_and_each_has_its_own_answer(log: Log) -> None:
+    log.make_model("cars")
+    ahead = (NOW + timedelta(hours=1)).isoformat()
+    bodies: list[object] = [
+        ids("a", "b"),
+        ids("c", "b"),
+        [*ids("d", timestamp=NOW.isoformat()), *ids("e", timestamp=ahead)],
+        [{"prediction_id": name, "features": {"age": "x"}} for name in "fg"],  # columns of another type
+        [3, *ids("h")],  # not alike, so read record by record
+    ]
+    answers, singly = (
+        log.answers([log.arrival(body, model=model, flat=flat) for body in bodies])
+        for model, flat in (("loans", True), ("cars", False))
+    )
+    assert [answer["accepted"] for answer in answers] == [2, 1, 1, 2, 1]
+    assert [answer["duplicates"] for answer in answers] == [0, 1, 0, 0, 0]
+    assert [[entry["index"] for entry in answer["rejected"]] for answer in answers] == [[], [], [1], [], [0]]
+    assert [answer["bad_values"] for answer in answers] == [{}, {}, {}, {"wrong_type": 2}, {}]
+    assert [answer | {"batch_id": ""} for answer in answers] == [answer | {"batch_id": ""} for answer in singly]
+    assert log.number(IngestBatchRow) == 2  # one for each model
+    found = [(row["prediction_id"], row["features.age"], row["faults"]) for row in log.stored()]
+    assert len(found) == 16
+    assert sorted(found[:8], key=repr) == sorted(found[8:], key=repr)
 
 
 def test_kinds_models_and_versions_are_rows_of_their_own(log: Log) -> None:
