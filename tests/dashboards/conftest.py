@@ -79,11 +79,10 @@ class Watch:
         )
         return self
 
-
-@pytest.fixture
-def watch(page: Page) -> Watch:
-    """Listen to the browser page of the test."""
-    return Watch().on(page)
+    def forget(self) -> None:
+        """Begin anew."""
+        for kept in (self.errors, self.requests, self.dialogs):
+            kept.clear()
 
 
 def drawn(page: Page, address: str) -> None:
