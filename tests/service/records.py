@@ -56,6 +56,7 @@ class Shop:
         if self.made:
             with self.database.reading() as session:
                 self.model_id = session.scalars(select(ModelRow.id)).one()
+                self.version_ids = {row.name: row.id for row in session.scalars(select(VersionRow))}
             return
         if self.url is not None:
             migrate(self.database)

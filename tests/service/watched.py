@@ -1,8 +1,11 @@
 """A shop that is watched: a baseline in order of time, monitors, and a scheduler that is woken by hand."""
 
+import shutil
+import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,6 +14,7 @@ from sqlalchemy import select
 
 from service import baselines, uploads
 from service.assembly import Assembly
+from service.clock import SetClock
 from service.database import Database
 from service.explanations import Explanations
 from service.ingest.hashing import hash_ids, hash_key
@@ -24,6 +28,8 @@ from tests.service.records import HOUR, MOMENT, SECRET, START, Shop, hours
 
 BASELINE_DAYS = 40
 PER_HOUR = 3
+TEMPLATES: dict[str, Path] = {}
+"""What shops begin with, by what they are made of."""
 
 
 def stream(first: int, last: int, *, shift: float = 0.0, per_hour: int = PER_HOUR, name: str = "r") -> pa.Table:
@@ -83,8 +89,13 @@ class Watched(Shop):
     labels: dict[str, Any] | None = None
     parameters: dict[str, Any] = field(default_factory=dict)
     worker: Worker = field(default_factory=Worker)
+    prepared: bool = False
+    """Whether this is the one that others like it are copied from."""
 
     def __post_init__(self) -> None:
+        if self.url is None and not self.made and not self.prepared:
+            self.made = True
+            shutil.copytree(self._template(), self.folder, dirs_exist_ok=True)
         super().__post_init__()
         self.scheduler = self.another()
         if self.made:
@@ -116,6 +127,20 @@ class Watched(Shop):
                         created_at=hours(0, 1).start,
                     )
                 )
+
+    def _template(self) -> Path:
+        """Return a folder with what all shops like this one begin with, made where this is the first of them."""
+        alike = {
+            one.name: getattr(self, one.name)
+            for one in fields(self)
+            if one.name not in ("folder", "url", "clock", "made", "worker", "prepared")
+        }
+        key = repr((sorted(alike.items()), self.clock.at))
+        if key not in TEMPLATES:
+            folder = Path(tempfile.mkdtemp(prefix="plumbline-watched-"))
+            Watched(folder, clock=SetClock(self.clock.at), prepared=True, **alike).database.close()
+            TEMPLATES[key] = folder
+        return TEMPLATES[key]
 
     def another(self) -> Scheduler:
         """Return a further scheduler on the same database."""
