@@ -18,13 +18,14 @@ from __future__ import annotations
 import json
 import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, time, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet
 from numpy.typing import NDArray
 
@@ -98,19 +99,27 @@ class Story:
     end: datetime
     accuracy: float
     """Area under the ROC curve on the baseline, which the model has not seen."""
+    note: str
+    """What the page shows as injected."""
     classifier: bytes
     """As skops writes it."""
 
-    @property
-    def note(self) -> str:
-        """What the page shows as injected."""
-        first = self.begin.date()
-        listed = "\n".join(f"• {injected.sentence(first)}" for injected in INJECTED)
-        return (
-            "Real data: RAND Health Insurance Experiment. The classifier says who sees a doctor three times a year or "
-            f"more; its area under the ROC curve on rows it has not seen is {self.accuracy:.2f}.\n"
-            f"What was injected:\n{listed}"
-        )
+    def newest(self, count: int) -> Story:
+        """Return the story as if its predictions began so many days before its end."""
+        since = self.end - count * DAY
+        kept = self.predictions.filter(pc.greater_equal(self.predictions["at"], since))
+        known = pc.is_in(self.labels["prediction_id"], kept["prediction_id"])
+        return replace(self, begin=since, predictions=kept, labels=self.labels.filter(known))
+
+
+def note_of(first: date, accuracy: float) -> str:
+    """Return where the rows are from and what was injected, in words."""
+    listed = "\n".join(f"• {injected.sentence(first)}" for injected in INJECTED)
+    return (
+        "Real data: RAND Health Insurance Experiment. The classifier says who sees a doctor three times a year or "
+        f"more; its area under the ROC curve on rows it has not seen is {accuracy:.2f}.\n"
+        f"What was injected:\n{listed}"
+    )
 
 
 def rows() -> pd.DataFrame:
@@ -205,6 +214,7 @@ def story(last_day: date) -> Story:
         begin=begin,
         end=end,
         accuracy=accuracy,
+        note=note_of(begin.date(), accuracy),
         classifier=skops.io.dumps(classifier),
     )
 
@@ -237,8 +247,8 @@ def plan(folder: Path) -> replay.Plan:
     )
 
 
-def fill(client: replay.Client, yesterday: date, console: Console) -> bool:
-    """Fill a service with the demonstration through HTTP; return whether anything had to be sent.
+def fill(client: replay.Client, yesterday: date, console: Console, count: int = DAYS) -> bool:
+    """Fill a service with so many days of the demonstration through HTTP; return whether anything had to be sent.
 
     A model that is complete is left alone; one whose filling was interrupted is filled with the rows of the day it was
     begun, of which those that arrived are recognised by their ids.
@@ -252,7 +262,7 @@ def fill(client: replay.Client, yesterday: date, console: Console) -> bool:
             return False
     else:
         last_day = yesterday
-    told = story(last_day)
+    told = story(last_day).newest(count)
     if not answer.is_success:
         client.send("POST", "/v1/models", json=model_document(told, last_day))
     with tempfile.TemporaryDirectory(prefix="plumbline-demo-") as name:
@@ -308,13 +318,13 @@ def send(client: replay.Client, how: replay.Plan, told: Story, console: Console)
     records = replay.Records(source, how, None, features)
     whole = pa.concat_tables(replay.in_time_order(records.batches(), known))
     with replay.bar(console) as progress:
-        task = progress.add_task("60 days", total=whole.num_rows, moment="")
+        task = progress.add_task("the days", total=whole.num_rows, moment="")
         for moment, predictions, labels in days(told, whole):
             replay.post(client, f"{base}/predictions", predictions, done)
             if labels.num_rows:
                 replay.post_labels(client, f"{base}/ground-truth", labels, done)
             progress.update(task, advance=predictions.num_rows, moment=f"{moment:%Y-%m-%d}")
-        progress.update(task, moment="judging 60 windows")
+        progress.update(task, moment="judging their windows")
         client.finished(client.send("DELETE", f"{base}/replays/{opened}"))
     return done
 

@@ -1,10 +1,14 @@
 """The invariants of ARCHITECTURE.md that can be read off the source."""
 
 import ast
+import json
 import subprocess
 import sys
 from functools import cache
 from pathlib import Path
+from typing import Any
+
+import pytest
 
 ROOT = Path(__file__).parent.parent
 PACKAGES = ("service", "monitors", "explainers", "dashboards", "catalogue", "migrations")
@@ -24,10 +28,11 @@ def named(paths: list[Path]) -> list[str]:
     return [str(path.relative_to(ROOT)) for path in paths]
 
 
-def imported(tree: ast.AST) -> set[str]:
+@cache
+def imported(path: Path) -> set[str]:
     """Return the top-level names of the packages that a module imports, anywhere in it."""
     names: set[str] = set()
-    for node in ast.walk(tree):
+    for node in ast.walk(parsed(path)):
         if isinstance(node, ast.Import):
             names |= {alias.name.split(".")[0] for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
@@ -41,26 +46,19 @@ def called(tree: ast.AST) -> set[str]:
 
 
 def test_no_module_can_load_a_pickle_or_run_text_as_code() -> None:
-    assert named([path for path in SOURCES if imported(parsed(path)) & NEVER_IMPORTED]) == []
+    assert named([path for path in SOURCES if imported(path) & NEVER_IMPORTED]) == []
     assert named([path for path in SOURCES if called(parsed(path)) & NEVER_CALLED]) == []
 
 
 def test_heavy_libraries_are_imported_only_by_what_the_worker_process_runs() -> None:
     allowed = (ROOT / "service" / "tasks", ROOT / "explainers")
     others = [path for path in SOURCES if not any(path.is_relative_to(folder) for folder in allowed)]
-    assert named([path for path in others if imported(parsed(path)) & WORKER_ONLY]) == []
+    assert named([path for path in others if imported(path) & WORKER_ONLY]) == []
 
 
 def test_every_module_begins_with_a_sentence() -> None:
     first = {path: (ast.get_docstring(parsed(path)) or "").partition("\n")[0].rstrip() for path in SOURCES}
     assert named([path for path in SOURCES if not first[path].endswith(".")]) == []
-
-
-def test_heavy_libraries_are_not_imported_by_the_service_process() -> None:
-    slow = WORKER_ONLY | {"pandas", "sklearn", "lightgbm", "xgboost", "catboost", "onnxruntime", "woodelf", "skops"}
-    code = f"import sys, service.app, service.cli.main; print(sorted({slow!r} & set(sys.modules)))"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
-    assert done.stdout.strip() == "[]"
 
 
 def test_the_command_line_says_its_version_without_loading_what_serves() -> None:
@@ -72,27 +70,45 @@ def test_the_command_line_says_its_version_without_loading_what_serves() -> None
     assert done.stdout.splitlines()[1:] == ["[]"]
 
 
-def test_importing_the_service_touches_neither_disk_nor_network(tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def imported_alone(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Any], set[str]]:
+    """Import the service in a process of its own; return its home, what it touched, and which modules it has."""
+    home = tmp_path_factory.mktemp("home")
     code = """
-import sys, os
+import json, sys, os
 events = []
 def watch(event, arguments):
     if event.startswith("socket.connect") or event == "socket.bind" or event == "sqlite3.connect":
-        events.append((event, arguments))
+        events.append((event, str(arguments)))
     if event == "open" and not isinstance(arguments[0], int) and set(arguments[1] or "") & set("wax+"):
         if not str(arguments[0]).endswith((".pyc", ".nbi", ".nbc")) and "__pycache__" not in str(arguments[0]):
             events.append((event, str(arguments[0])))
 sys.addaudithook(watch)
 import service.app, service.cli.main
-print(events)
+print(json.dumps([events, sorted(sys.modules)]))
 """
     done = subprocess.run(
         [sys.executable, "-c", code],
         capture_output=True,
         text=True,
-        cwd=tmp_path,
+        cwd=home,
         check=True,
-        env={"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin", "HOME": str(tmp_path), "PYTHONDONTWRITEBYTECODE": "1"},
+        env={"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin", "HOME": str(home), "PYTHONDONTWRITEBYTECODE": "1"},
     )
-    assert done.stdout.strip() == "[]"
-    assert not [path for path in tmp_path.iterdir() if path.name != ".cache"]
+    events, modules = json.loads(done.stdout)
+    return home, events, set(modules)
+
+
+def test_importing_the_service_touches_neither_disk_nor_network(
+    imported_alone: tuple[Path, list[Any], set[str]],
+) -> None:
+    home, events, _ = imported_alone
+    assert events == []
+    assert not [path for path in home.iterdir() if path.name != ".cache"]
+
+
+def test_heavy_libraries_are_not_imported_by_the_service_process(
+    imported_alone: tuple[Path, list[Any], set[str]],
+) -> None:
+    slow = WORKER_ONLY | {"pandas", "sklearn", "lightgbm", "xgboost", "catboost", "onnxruntime", "woodelf", "skops"}
+    assert slow & imported_alone[2] == set()

@@ -16,9 +16,9 @@ BLOCKS = re.findall(r"```sh\n(.*?)```", (ROOT / "README.md").read_text(), re.S)
 
 
 def churn(folder: Path) -> None:
-    """Write the files that the README speaks of: a reference and two weeks of predictions with what became true."""
+    """Write the files that the README speaks of: a reference and four days of predictions with what became true."""
     random = np.random.default_rng(5)
-    for name, rows, start in (("reference", 2400, "2026-01-01"), ("predictions", 1400, "2026-02-01")):
+    for name, rows, start in (("reference", 2400, "2026-01-01"), ("predictions", 400, "2026-02-01")):
         score = random.random(rows).round(3)
         pd.DataFrame(
             {

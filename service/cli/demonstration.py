@@ -24,7 +24,7 @@ class DemonstrationFailed(RuntimeError):  # noqa: N818 - read as a sentence, lik
     """The service did not start, or could not be filled."""
 
 
-def run(settings: Settings, listening: socket, *, once: bool, out: Console) -> None:
+def run(settings: Settings, listening: socket, *, days: int, once: bool, out: Console) -> None:
     """Serve and fill until a signal ends it; with `once` until it is filled. Filling again changes nothing."""
     failures: list[str] = []
 
@@ -38,10 +38,10 @@ def run(settings: Settings, listening: socket, *, once: bool, out: Console) -> N
             with assembly.database.writing() as session:
                 until = assembly.clock.now() + FILLING
                 _, key = assembly.keyring.create(session, KEY_NAME, scopes, expires_at=until)
-            out.print("Filling in 60 days of predictions and late ground truth …", markup=False)
+            out.print(f"Filling in {days} days of predictions and late ground truth …", markup=False)
             yesterday = (assembly.clock.now() - timedelta(days=1)).date()
             with replay.Client(address(listening), key) as client:
-                fresh = demo.fill(client, yesterday, out)
+                fresh = demo.fill(client, yesterday, out, days)
             if not fresh:
                 out.print("The demonstration was filled in before; nothing was sent.", markup=False)
             out.print(f"Plumbline answers at {address(listening)}", markup=False)

@@ -145,6 +145,7 @@ def worker(data: Data = None, roles: Roles = None) -> None:
 def demo(
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port of the demonstration.")] = 8000,
     data: Data = None,
+    days: Annotated[int, typer.Option(min=1, max=60, help="How many of the 60 days are filled in, the newest.")] = 60,
     once: Annotated[bool, typer.Option("--once", help="End as soon as the demonstration is filled.")] = False,
 ) -> None:
     """Start a service with a demonstration model: 60 days of real data, a trained model, shifts written down."""
@@ -157,7 +158,7 @@ def demo(
         from service.cli import demonstration
 
     try:
-        demonstration.run(settings, listening, once=once, out=console())
+        demonstration.run(settings, listening, days=days, once=once, out=console())
     except demonstration.DemonstrationFailed as error:
         raise fail(str(error)) from None
 
