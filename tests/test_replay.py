@@ -196,7 +196,7 @@ def test_a_replay_makes_what_is_missing_and_sending_it_again_changes_nothing(
     tmp_path: Path, shared_service: Service, plumbline: Run
 ) -> None:
     pa.parquet.write_table(frame(24 * 40, seed=1), tmp_path / "reference.parquet")
-    stream = frame(24 * 10, seed=2).append_column("truth", pa.array([1, 0] * 120))
+    stream = frame(24 * 4, seed=2).append_column("truth", pa.array([1, 0] * 48))
     pa.csv.write_csv(stream, tmp_path / "stream.csv")
     command = (
         "replay", str(tmp_path / "stream.csv"), "--model", "replayed", "--time", "at", "--id", "id",
@@ -206,12 +206,12 @@ def test_a_replay_makes_what_is_missing_and_sending_it_again_changes_nothing(
     )  # fmt: skip
     first = plumbline(*command)
     assert first.returncode == 0, first.stderr
-    assert "240 predictions accepted" in first.stdout
+    assert "96 predictions accepted" in first.stdout
     assert "model replayed, version 1, baseline reference, monitors" in first.stdout
     assert "\x1b[" not in first.stdout + first.stderr, "no colour where it is piped"
     second = plumbline(*command)
     assert second.returncode == 0, second.stderr
-    assert "0 predictions accepted; 240 known already" in second.stdout
+    assert "0 predictions accepted; 96 known already" in second.stdout
     assert "Made:" not in second.stdout
     with shared_service.client() as client:
         replays = client.get("/v1/models/replayed/replays").json()["items"]

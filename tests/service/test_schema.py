@@ -43,7 +43,8 @@ def test_migrating_again_changes_nothing(tmp_path: Path) -> None:
     assert differences(database) == []
 
 
-def test_eight_processes_that_start_at_once_all_succeed(tmp_path: Path) -> None:
+@pytest.mark.parametrize("count", [4, pytest.param(8, marks=pytest.mark.long)])
+def test_processes_that_start_at_once_all_succeed(tmp_path: Path, count: int) -> None:
     code = (
         "import sys; from service.database import Database; from service.schema import migrate;"
         "print(migrate(Database(sys.argv[1])))"
@@ -51,22 +52,23 @@ def test_eight_processes_that_start_at_once_all_succeed(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path / 'a.db'}"
     started = [
         subprocess.Popen([sys.executable, "-c", code, url], stdout=subprocess.PIPE, text=True, cwd=ROOT)
-        for _ in range(8)
+        for _ in range(count)
     ]
-    assert [process.communicate()[0].strip() for process in started] == [head()] * 8
+    assert [process.communicate()[0].strip() for process in started] == [head()] * count
 
 
-def test_a_migration_killed_at_any_moment_can_be_run_again(tmp_path: Path) -> None:
+@pytest.mark.parametrize("moments", [3, pytest.param(12, marks=pytest.mark.long)])
+def test_a_migration_killed_at_any_moment_can_be_run_again(tmp_path: Path, moments: int) -> None:
     code = (
         "import sys; from service.database import Database; from service.schema import migrate;"
         "print('go', flush=True); migrate(Database(sys.argv[1]))"
     )
-    for step in range(5):
+    for step in range(moments):
         url = f"sqlite:///{tmp_path / f'{step}.db'}"
         process = subprocess.Popen([sys.executable, "-c", code, url], stdout=subprocess.PIPE, text=True, cwd=ROOT)
         assert process.stdout is not None
         process.stdout.readline()
-        time.sleep(0.035 * step)
+        time.sleep(0.14 * step / (moments - 1))
         process.send_signal(signal.SIGKILL)
         process.wait()
         database = Database(url)

@@ -118,7 +118,7 @@ if ctypes.CDLL(None).unshare(0x10000000) == 0:  # a namespace of users that may 
 from service.worker import Worker, WorkFailed, network_remains
 from tests.service.opened import opened
 
-with opened(Path(sys.argv[1])):
+with opened(Path(sys.argv[1]), worker_stock=False):
     print("remains:", network_remains() or "no")
 worker = Worker("tests.service.trials")
 try:

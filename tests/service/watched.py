@@ -28,7 +28,7 @@ from tests.service.records import HOUR, MOMENT, SECRET, START, Shop, hours
 
 BASELINE_DAYS = 40
 PER_HOUR = 3
-TEMPLATES: dict[str, Path] = {}
+TEMPLATES: dict[tuple[object, ...], Path] = {}
 """What shops begin with, by what they are made of."""
 
 
@@ -135,7 +135,7 @@ class Watched(Shop):
             for one in fields(self)
             if one.name not in ("folder", "url", "clock", "made", "worker", "prepared")
         }
-        key = repr((sorted(alike.items()), self.clock.at))
+        key = (repr((sorted(alike.items()), self.clock.at)), BASELINE_DAYS, stream)
         if key not in TEMPLATES:
             folder = Path(tempfile.mkdtemp(prefix="plumbline-watched-"))
             Watched(folder, clock=SetClock(self.clock.at), prepared=True, **alike).database.close()
