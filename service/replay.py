@@ -419,6 +419,7 @@ class Client:
                 headers=self._headers,
                 timeout=httpx2.Timeout(300, connect=10),
                 transport=transport,
+                verify=not self.url.startswith("http:"),  # reads the system's certificates only where they are needed
             )
         except (httpx2.InvalidURL, ValueError) as error:
             raise MakesNoSense(f"--url {self.url!r}: {error}") from None

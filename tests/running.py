@@ -3,6 +3,7 @@
 import os
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import time
@@ -18,6 +19,9 @@ import httpx2
 ROOT = Path(__file__).parent.parent
 PATIENCE = 300.0
 """How long a test waits for what comes within a second or two: only what hangs takes so long, on any machine."""
+
+PLAIN = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+"""For clients of a service on this host: reading the system's certificates takes longer than a request."""
 
 UNHURRIED = {"Prefer": "wait=60"}
 """Asks for the longest that the service lets an answer wait for its job: a slow machine takes more than ten seconds."""
@@ -87,15 +91,16 @@ class Service:
                 stderr=subprocess.STDOUT,
             )
         deadline = time.monotonic() + PATIENCE
-        while time.monotonic() < deadline:
-            if self.process.poll() is not None:
-                raise AssertionError(
-                    f"the service ended with {self.process.returncode}:\n{self.log.read_text()[-4000:]}"
-                )
-            with suppress(httpx2.TransportError):
-                if httpx2.get(f"{self.url}/healthz", timeout=30).status_code == 200:
-                    return
-            time.sleep(0.1)
+        with self.client(timeout=30) as client:
+            while time.monotonic() < deadline:
+                if self.process.poll() is not None:
+                    raise AssertionError(
+                        f"the service ended with {self.process.returncode}:\n{self.log.read_text()[-4000:]}"
+                    )
+                with suppress(httpx2.TransportError):
+                    if client.get("/healthz").status_code == 200:
+                        return
+                time.sleep(0.1)
         self.kill()
         raise AssertionError(f"the service did not answer within {PATIENCE:g} s:\n{self.log.read_text()[-4000:]}")
 
@@ -118,4 +123,5 @@ class Service:
         """Return a client with the admin key."""
         headers = {"Authorization": f"Bearer {self.admin_key}", **UNHURRIED}
         options.setdefault("timeout", PATIENCE)
+        options.setdefault("verify", PLAIN)
         return httpx2.Client(base_url=self.url, headers=headers, **options)

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from service import demo
 from tests.conftest import ADMIN_KEY
 from tests.pace import slower
-from tests.running import PATIENCE, UNHURRIED, free_port
+from tests.running import PATIENCE, PLAIN, UNHURRIED, free_port
 from tests.test_car_loan import everything, runs_of, violated
 
 ROOT = Path(__file__).parent.parent
@@ -47,7 +47,8 @@ def serving(port: int, *arguments: str) -> Iterator[tuple[str, httpx2.Client]]:
             assert line, printed
             printed += line
         headers = {"Authorization": f"Bearer {ADMIN_KEY}", **UNHURRIED}
-        with httpx2.Client(base_url=f"http://127.0.0.1:{port}", headers=headers, timeout=PATIENCE) as client:
+        where = f"http://127.0.0.1:{port}"
+        with httpx2.Client(base_url=where, headers=headers, timeout=PATIENCE, verify=PLAIN) as client:
             yield printed, client
         process.send_signal(signal.SIGTERM)
         assert process.wait(PATIENCE) == 0

@@ -28,7 +28,7 @@ from service.clock import Clock, SetClock
 from service.scheduler import working
 from service.settings import ROLES, Settings
 from tests.conftest import ADMIN_KEY
-from tests.running import PATIENCE, UNHURRIED, free_port
+from tests.running import PATIENCE, PLAIN, UNHURRIED, free_port
 
 HEADERS = {"Authorization": f"Bearer {ADMIN_KEY}", **UNHURRIED}
 MODEL = "/v1/models/m"
@@ -160,7 +160,7 @@ class Site:
 
     def client(self) -> httpx2.Client:
         """Return a client with the admin key."""
-        return httpx2.Client(base_url=f"http://127.0.0.1:{self.port}", headers=HEADERS, timeout=120)
+        return httpx2.Client(base_url=f"http://127.0.0.1:{self.port}", headers=HEADERS, timeout=120, verify=PLAIN)
 
 
 @contextmanager

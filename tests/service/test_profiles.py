@@ -1,6 +1,5 @@
 """Whatever comes in whatever order: what the profiles say is what the rows say, by another way of counting."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
@@ -19,7 +18,6 @@ from service import profiles
 from service.database import from_microseconds
 from service.tables import ArrivalRow, DirtyRow, ModelRow, PendingTruthRow, ProfileRow, ReplayRow, VersionRow
 from service.words import Span, bucket_start
-from tests.postgres import Cluster
 from tests.running import PATIENCE
 from tests.service.records import COLUMNS, HOUR, START, Shop, hours
 
@@ -197,7 +195,7 @@ def look(shop: Shop, story: Story, labels: bool, name: str | None) -> None:
         shop.profiles.window(session, version, 1, hours(first, first + 1 + LENGTH // 2), labels=labels)
 
 
-@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.long)])
 def test_profiles_are_what_the_raw_rows_say_whatever_came_when(tmp_path: Path, seed: int) -> None:
     shop = Shop(tmp_path / "data")
     story = tell(shop, seed)
@@ -211,15 +209,9 @@ def test_profiles_are_what_the_raw_rows_say_in_many_more_stories(tmp_path: Path,
     check_counts(shop, tell(shop, seed, steps=120))
 
 
-@pytest.fixture(scope="module")
-def cluster() -> Iterator[Cluster]:
-    with Cluster.started() as running:
-        yield running
-
-
 @pytest.mark.postgres
-def test_profiles_are_what_the_raw_rows_say_on_postgresql_too(tmp_path: Path, cluster: Cluster) -> None:
-    shop = Shop(tmp_path / "data", cluster.new_database("profiles"))
+def test_profiles_are_what_the_raw_rows_say_on_postgresql_too(tmp_path: Path, postgres_url: str) -> None:
+    shop = Shop(tmp_path / "data", postgres_url)
     check_counts(shop, tell(shop, 3))
 
 
