@@ -151,11 +151,15 @@ def test_the_car_loans_are_one_episode_told_once_with_a_signature_that_fits(mont
 
 
 def test_the_car_loans_sent_again_are_known_and_nobody_is_told_twice(
-    monthly: Monthly, shared_service: Service, shared_data: Path, plumbline: Run
+    monthly: Monthly, shared_service: Service, shared_data: Path, plumbline: Run, tmp_path: Path
 ) -> None:
-    again = car_loan(plumbline, shared_service, shared_data, "car-loan", "1mo", "--webhook", "car-loan-monthly")
-    assert (again["accepted"], again["duplicates"], again["made"]) == (0, 50_000, [])
-    assert (again["labels"], again["labels_repeated"], again["alerts"]) == (0, 50_000, 1)
+    table = pq.read_table(shared_data / "nannyml_car_loan" / "synthetic_car_loan_analysis.parquet")
+    file = tmp_path / "around-the-shift.parquet"
+    pq.write_table(table.slice(20_000, 10_000), file)  # March to May: the shift is at row 25,000
+    told = ("--webhook", "car-loan-monthly")
+    again = car_loan(plumbline, shared_service, shared_data, "car-loan", "1mo", *told, file=file)
+    assert (again["accepted"], again["duplicates"], again["made"]) == (0, 10_000, [])
+    assert (again["labels"], again["labels_repeated"], again["alerts"]) == (0, 10_000, 1)
     assert len(monthly.receiver.events(monthly.secret, "alert.opened")) == 1
     arrived = monthly.client.get(
         "/v1/models/car-loan/ingest",
@@ -184,13 +188,13 @@ def daily(service: Service, data: Path, file: Path, plumbline: Run, model: str, 
 def test_daily_windows_of_the_car_loans_keep_the_budget_and_find_the_shift_at_once(
     shared_service: Service, shared_data: Path, plumbline: Run, tmp_path: Path
 ) -> None:
-    # 13 days before the shift and four from it on. One false alarm in 30 days is expected at most; that 13 days have
-    # more than two has a chance of 0.01 (Poisson, 13/30).
+    # 7 days before the shift and three from it on. One false alarm in 30 days is expected at most; that 7 days have
+    # more than one has a chance of 0.02 (Poisson, 7/30).
     table = pq.read_table(shared_data / "nannyml_car_loan" / "synthetic_car_loan_analysis.parquet")
-    inside = pc.and_(pc.greater_equal(table["timestamp"], "2019-03-18"), pc.less(table["timestamp"], "2019-04-04"))
+    inside = pc.and_(pc.greater_equal(table["timestamp"], "2019-03-24"), pc.less(table["timestamp"], "2019-04-03"))
     file = tmp_path / "around-the-shift.parquet"
     pq.write_table(table.filter(inside), file)
-    daily(shared_service, shared_data, file, plumbline, "car-loan-daily", quiet=12, budget=2)
+    daily(shared_service, shared_data, file, plumbline, "car-loan-daily", quiet=6, budget=1)
 
 
 @pytest.mark.long
@@ -202,38 +206,51 @@ def test_daily_windows_of_all_car_loans_keep_the_budget_and_find_the_shift_at_on
     daily(shared_service, shared_data, file, plumbline, "car-loan-all-days", quiet=151, budget=5)
 
 
+@pytest.mark.parametrize(
+    ("first", "end"), [("2020-10", "2020-12"), pytest.param("2020-09", "2021-02", marks=pytest.mark.long)]
+)
 def test_monthly_windows_of_the_credit_cards_find_the_shift_in_score_and_bureau_score(
-    shared_service: Service, receiver: Receiver, shared_data: Path, plumbline: Run
+    shared_service: Service, receiver: Receiver, shared_data: Path, plumbline: Run, tmp_path: Path, first: str, end: str
 ) -> None:
     # Scores one column per class; the shift is at 2020-11-01 22:05; the records go from September to December.
-    folder = shared_data / "nannyml_multiclass_credit_card"
+    # The short form is the month before the shift and the one after it.
+    folder, name, file = (
+        shared_data / "nannyml_multiclass_credit_card",
+        f"cards-from-{first}",
+        tmp_path / "cards.parquet",
+    )
+    table = pq.read_table(folder / "mc_analysis.parquet")
+    inside = pc.and_(pc.greater_equal(table["timestamp"], first), pc.less(table["timestamp"], end))
+    pq.write_table(table.filter(inside), file)
     with shared_service.client() as client:
-        secret = webhook(client, receiver, "cards")
+        secret = webhook(client, receiver, name)
         done = replayed(
-            plumbline, shared_service, str(folder / "mc_analysis.parquet"), "--model", "credit-card",
+            plumbline, shared_service, str(file), "--model", name,
             "--baseline", str(folder / "mc_reference.parquet"),
             "--ground-truth", str(folder / "mc_analysis_gt.parquet"),
             "--time", "timestamp", "--id", "id", "--prediction", "y_pred", "--scores", "y_pred_proba_*",
-            "--window", "1mo", "--webhook", "cards",
+            "--window", "1mo", "--webhook", name,
         )  # fmt: skip
-        assert done["accepted"] == 60_000
-        assert client.get("/v1/models/credit-card").json()["classes"] == [
+        assert done["accepted"] == pc.sum(inside).as_py()
+        assert client.get(f"/v1/models/{name}").json()["classes"] == [
             "highstreet_card", "prepaid_card", "upmarket_card"
         ]  # fmt: skip
 
-        drift = by_month(runs_of(client, "credit-card", "data_drift"))
-        prediction = by_month(runs_of(client, "credit-card", "prediction_drift"))
-        assert {"2020-10", "2020-11", "2020-12"} <= set(drift)
+        drift = by_month(runs_of(client, name, "data_drift"))
+        prediction = by_month(runs_of(client, name, "prediction_drift"))
+        assert {month for month in ("2020-10", "2020-11", "2020-12") if month < end} <= set(drift)
         for month in ("2020-09", "2020-10"):
             assert violated(drift.get(month, {"results": []})) == set()
             assert violated(prediction.get(month, {"results": []})) == set()
         for month in ("2020-11", "2020-12"):
+            if month >= end:
+                continue
             assert "credit_bureau_score" in violated(drift[month])
             found = json.dumps(sorted(violated(prediction[month])))
-            for name in ("highstreet_card", "prepaid_card", "upmarket_card"):
-                assert name in found, month
+            for each in ("highstreet_card", "prepaid_card", "upmarket_card"):
+                assert each in found, month
 
-        assert len(everything(client, "/v1/alerts", model="credit-card")) == 1
+        assert len(everything(client, "/v1/alerts", model=name)) == 1
         receiver.wait(1)
         assert len(receiver.events(secret, "alert.opened")) == 1
 

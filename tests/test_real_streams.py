@@ -59,6 +59,7 @@ def test_elec2_prices_of_victoria_and_the_transfer_are_found_to_move_from_row_17
     assert all(began <= violated(run) for run in after)
 
 
+@pytest.mark.long
 def test_bike_sharing_of_february_2011_against_january(
     shared_service: Service, shared_data: Path, plumbline: Run, tmp_path: Path
 ) -> None:

@@ -189,7 +189,8 @@ def backup(
     output: Output = "text",
 ) -> None:
     """Write database and lake into a folder, beside a running service, from SQLite or PostgreSQL."""
-    from service import backup as backups
+    with loading():
+        from service import backup as backups
     from service.clock import SystemClock
 
     try:
@@ -211,7 +212,8 @@ def restore(
     output: Output = "text",
 ) -> None:
     """Put a backup into an empty installation; its outbound calls are held until `plumbline resume`."""
-    from service import backup as backups
+    with loading():
+        from service import backup as backups
     from service.clock import SystemClock
 
     settings = settings_of(data_dir=data)
@@ -231,8 +233,9 @@ def restore(
 @app.command()
 def resume(data: Data = None, output: Output = "text") -> None:
     """Let the outbound calls go that were held since a restore."""
-    from service import notices
-    from service.cli import serving
+    with loading():
+        from service import notices
+        from service.cli import serving
 
     assembly = serving.offline(settings_of(data_dir=data))
     try:
@@ -247,7 +250,8 @@ def resume(data: Data = None, output: Output = "text") -> None:
 @app.command("sign-in")
 def sign_in(data: Data = None, output: Output = "text") -> None:
     """Print a link that signs a browser in, once, within a day."""
-    from service.cli import serving
+    with loading():
+        from service.cli import serving
 
     assembly = serving.offline(settings_of(data_dir=data))
     try:

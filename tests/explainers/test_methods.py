@@ -88,7 +88,7 @@ def test_xgboost_of_many_classes_has_shaps_values(data: pd.DataFrame, answer: np
 
 
 @pytest.mark.parametrize("method", ["native", "woodelf"])
-@pytest.mark.parametrize("objective", ["binary", "regression", "multiclass"])
+@pytest.mark.parametrize("objective", ["binary", "multiclass", pytest.param("regression", marks=pytest.mark.long)])
 def test_lightgbm_has_shaps_values(data: pd.DataFrame, answer: np.ndarray, method: str, objective: str) -> None:
     target = {"binary": answer > 1, "regression": answer, "multiclass": classes_of(answer)}[objective]
     given = {"objective": objective, "verbose": -1, "num_threads": 1, "num_leaves": 12}
@@ -594,7 +594,9 @@ def of_kind(kind: str, data: pd.DataFrame, answer: np.ndarray) -> Bound:
 
 
 @pytest.mark.parametrize("method", ["tree", "woodelf"])
-@pytest.mark.parametrize("kind", ["xgboost", "lightgbm", "forest"])
+@pytest.mark.parametrize(
+    "kind", ["lightgbm", *(pytest.param(name, marks=pytest.mark.long) for name in ("xgboost", "forest"))]
+)
 def test_trees_against_a_background_have_the_values_of_the_definition(
     data: pd.DataFrame, answer: np.ndarray, kind: str, method: str
 ) -> None:

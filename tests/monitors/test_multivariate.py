@@ -201,7 +201,7 @@ def days(number: int, per_day: int, effect: float, seed: int) -> dict[str, Any]:
     return rows | {"at": [START - timedelta(days=number) + step * i for i in range(number * per_day)]}
 
 
-@pytest.mark.parametrize("kind", ["pca_reconstruction", "domain_classifier"])
+@pytest.mark.parametrize("kind", ["pca_reconstruction", pytest.param("domain_classifier", marks=pytest.mark.long)])
 def test_days_that_always_differ_do_not_alarm_where_blocks_say_so(kind: str) -> None:
     columns = [feature("age"), feature("pay")]
     stream = days(25, 60, 1.0, seed=2)

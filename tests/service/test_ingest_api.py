@@ -313,7 +313,7 @@ MEDIA = st.sampled_from(
 
 @pytest.mark.parametrize("task", ["binary", "multiclass", "multilabel", "regression"])
 def test_no_body_is_ever_answered_with_a_fault_of_the_server(client: TestClient, task: str) -> None:
-    fuzzed(client, task, 60)
+    fuzzed(client, task, 30)
 
 
 @pytest.mark.long

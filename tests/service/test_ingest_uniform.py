@@ -37,7 +37,7 @@ def record(number: int, cells: list[Any], names: list[str]) -> dict[str, Any]:
     return {"prediction_id": f"p{number}", "features": features, "prediction": cells[-1], "tags": {"region": "EU"}}
 
 
-@settings(SAME, max_examples=150)
+@settings(SAME, max_examples=75)
 @given(st.lists(st.lists(_CELLS, min_size=6, max_size=6), min_size=2, max_size=5), st.booleans(), st.data())
 def test_one_pass_stores_what_the_tolerant_parser_stores(cells: list[list[Any]], same: bool, data: Any) -> None:
     names = [*FEATURES, "fresh"][:5]

@@ -124,6 +124,7 @@ def test_thirty_nightly_figures_of_which_one_is_off_alarm_once_and_corrections_r
     the_story(company)
 
 
+@pytest.mark.long
 @pytest.mark.postgres
 def test_postgresql_tells_the_same_story(make_client: Callable[..., TestClient], postgres_url: str) -> None:
     the_story(Company(make_client, database_url=postgres_url))
