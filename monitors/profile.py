@@ -13,18 +13,37 @@ from numpy.typing import NDArray
 
 from monitors.cells import COUNT, M2, MAXIMUM, MEAN, MINIMUM, MISSING, NON_FINITE, WRONG_TYPE, add_entries, add_numbers
 from monitors.coding import (
-    add_cells,
-    add_outcomes,
+    COUNT_BITS,
+    COUNTED,
+    DOUBLES,
+    ESCAPES,
+    FIRST,
+    FOUND,
+    HEADER,
+    LABELLED,
+    LAST,
+    MEANS,
+    NAMES,
+    OUTCOMES,
+    RAW,
+    ROWS,
+    SKETCHED,
+    SKETCHES,
+    WORDS,
+    add_stored,
+    modernise,
+    open_stored,
     pack,
+    pair,
     places_of,
     restore_sums,
+    spell,
     store_sums,
-    unpack_sections,
 )
 from monitors.layout import Layout, NumericLayout
 
-FORMAT = 1
-"""The format version of encoded profiles; every older one stays readable."""
+FORMAT = 2
+"""The format version of encoded profiles; every older one stays readable: 1 had steps and counts apart."""
 
 MOST_NEW = 32
 SKETCH = 256
@@ -331,18 +350,18 @@ class Profile:
         1/65535. ValueError for another layout, a format this version does not know, and cut bytes.
         """
         grid = layout.grid
-        inflate, columns = zstandard.ZstdDecompressor(), range(grid.inputs)
-        read = _sections(layout, inputs, columns, inflate)
-        tally, _ = _decoded(layout, read, columns)
+        inflate = zstandard.ZstdDecompressor()
+        read = _Stored.of(layout, range(grid.inputs), _payload(inputs, inflate))
+        tally = read.tally()
         labelled, cells = False, None
         if outcomes is not None:
-            columns = range(grid.inputs, len(grid.names))
-            more = _sections(layout, outcomes, columns, inflate)
-            told, found = _decoded(layout, more, columns)
+            more = _Stored.of(layout, range(grid.inputs, len(grid.names)), _payload(outcomes, inflate))
             labelled = more.labelled
-            cells = found if labelled and layout.tables else None
-            tally.append(told, grid.inputs)
-        return Profile(layout, read.rows, read.first_us, read.last_us, labelled=labelled, tally=tally, cells=cells)
+            cells = more.outcomes() if labelled and layout.tables else None
+            tally.append(more.tally(), grid.inputs)
+        rows, *times = read.numbers[ROWS:LABELLED].tolist()
+        first, last = _unsigned(*times[:2]), _unsigned(*times[2:])
+        return Profile(layout, rows, first, last, labelled=labelled, tally=tally, cells=cells)
 
 
 @dataclass(slots=True)
@@ -461,11 +480,8 @@ def _signed(number: int | None) -> tuple[int, int]:
     return (0, 0) if number is None else ((1, 2 * number) if number >= 0 else (1, -2 * number - 1))
 
 
-_HEADER = 16
-
-
 def _encoded(profile: Profile, columns: range, outcomes: OutcomeCells) -> bytes:
-    """Return the version and, compressed: a header, varints, then the sections whose lengths the header says."""
+    """Return the version and, compressed, the payload that `monitors.coding` describes."""
     grid = profile.layout.grid
     tally = profile.tally.sparse()
     cells = _places(tally)
@@ -481,12 +497,12 @@ def _encoded(profile: Profile, columns: range, outcomes: OutcomeCells) -> bytes:
         marks += [place, int(hashes.size)]
     found, values = outcomes.sparse()
     whole_values, broken_values, _ = _split(profile.layout, found, values)
-    first, last = _signed(profile.first_us), _signed(profile.last_us)
+    pairs, escapes, bits = pair(_steps(cells, start), counts.astype(np.uint64))
     header = np.array(
         [
-            *(profile.rows, *first, *last, int(profile.labelled)),
+            *(profile.rows, *_signed(profile.first_us), *_signed(profile.last_us), int(profile.labelled)),
             *(len(columns), stop - start, cells.size, len(inside), len(raw), len(words), len(sketches)),
-            *(found.size, whole_values.size, profile.layout.outcome_cells if found.size else 0),
+            *(found.size, whole_values.size, profile.layout.outcome_cells if found.size else 0, bits, len(escapes)),
         ],
         np.uint64,
     )
@@ -494,8 +510,6 @@ def _encoded(profile: Profile, columns: range, outcomes: OutcomeCells) -> bytes:
         (
             header,
             tally.whole[columns.start : columns.stop].T.ravel().astype(np.uint64),
-            _steps(cells, start),
-            counts.astype(np.uint64),
             np.array(marks, np.uint64),
             *(_steps(hashes, 0) for _, hashes in sketches),
             _steps(found, 0),
@@ -504,8 +518,20 @@ def _encoded(profile: Profile, columns: range, outcomes: OutcomeCells) -> bytes:
     )
     moments = tally.broken[columns.start : columns.stop][grid.numeric[columns.start : columns.stop]]
     doubles = np.ascontiguousarray(moments.T, "<f8").tobytes(), raw, broken_values.astype("<f8").tobytes()
-    payload = b"".join((pack(numbers), *doubles, inside, words))
-    return bytes([FORMAT]) + _compressor().compress(payload)
+    return bytes([FORMAT]) + _compressed(b"".join((pack(numbers), *doubles, escapes)), pairs, inside + words)
+
+
+def _compressed(*parts: bytes) -> bytes:
+    """Compress parts as one frame of a block or more each: what is likely in one part is not in another.
+
+    Repetitions of fewer than seven bytes are chance in what is stored, and slow to read.
+    """
+    settings = zstandard.ZstdCompressionParameters.from_level(1, min_match=7, write_content_size=True)
+    stream = zstandard.ZstdCompressor(compression_params=settings).compressobj(size=sum(map(len, parts)))
+    blocks = []
+    for part in filter(None, parts):
+        blocks += [stream.compress(part), stream.flush(zstandard.COMPRESSOBJ_FLUSH_BLOCK)]
+    return b"".join((*blocks, stream.flush()))
 
 
 def _steps(places: NDArray[np.int32 | np.int64 | np.uint64], start: int) -> NDArray[np.uint64]:
@@ -516,10 +542,6 @@ def _steps(places: NDArray[np.int32 | np.int64 | np.uint64], start: int) -> NDAr
     return steps
 
 
-def _compressor() -> zstandard.ZstdCompressor:
-    return zstandard.ZstdCompressor(level=3, write_content_size=True)
-
-
 def _split(
     layout: Layout, cells: NDArray[np.int64], values: NDArray[np.float64]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.bool_]]:
@@ -528,160 +550,152 @@ def _split(
     return values[is_count], values[~is_count], is_count
 
 
-@dataclass(slots=True)
-class _Sections:
-    """What encoded bytes hold, part by part."""
-
-    rows: int
-    first_us: int | None
-    last_us: int | None
-    labelled: bool
-    whole: NDArray[np.int64]
-    broken: NDArray[np.float64]
-    """Of the numeric columns, shape (columns, 4)."""
-    steps: NDArray[np.uint64]
-    counts: NDArray[np.uint64]
-    inside: NDArray[np.uint8]
-    open_sums: NDArray[np.float64]
-    new: dict[int, dict[str, int]]
-    distinct: dict[int, NDArray[np.uint64]]
-    outcome_steps: NDArray[np.uint64]
-    outcome_counts: NDArray[np.uint64]
-    outcome_sums: NDArray[np.float64]
-
-
-def _sections(
-    layout: Layout,
-    data: bytes,
-    columns: range,
-    inflate: zstandard.ZstdDecompressor,
-    room: NDArray[np.uint64] | None = None,
-) -> _Sections:
-    """Return what encoded bytes hold; ValueError for another layout, another format and cut bytes.
-
-    With ``room`` for the whole numbers they last until it is used again.
-    """
-    if not data or data[0] != FORMAT:
+def _payload(data: bytes, inflate: zstandard.ZstdDecompressor) -> bytes:
+    """Return what was compressed, in the present format; ValueError for an unknown format and damaged bytes."""
+    if not data or data[0] not in (1, FORMAT):
         found = data[0] if data else "nothing"
-        raise ValueError(f"a profile of format {found} cannot be read; this version reads format {FORMAT}")
-    grid = layout.grid
+        raise ValueError(f"a profile of format {found} cannot be read; this version reads formats to {FORMAT}")
     try:
-        payload = np.frombuffer(inflate.decompress(memoryview(data)[1:]), np.uint8)
+        payload = inflate.decompress(memoryview(data)[1:])
     except zstandard.ZstdError as error:
         raise ValueError("the profile's bytes are damaged") from error
-    numbers, place = unpack_sections(payload, _HEADER, room)
-    (rows, has_first, first, has_last, last, labelled, width, size, filled, inside, raw,
-     words, sketched, found_cells, found_counts, outcome_cells) = numbers[:_HEADER].tolist()  # fmt: skip
-    if width != len(columns) or size != int(grid.offsets[columns.stop] - grid.offsets[columns.start]):
-        raise ValueError("the profile was made with another layout")
-    if outcome_cells not in (0, layout.outcome_cells) or found_counts > found_cells:
-        raise ValueError("the profile was made with another layout")
-    numeric = int(np.count_nonzero(grid.numeric[columns.start : columns.stop]))
-    raw //= 8
-    count = 4 * numeric + raw + found_cells - found_counts
-    if payload.size - place < 8 * count + inside + words:
-        raise ValueError("the profile is cut short")
-    doubles = np.frombuffer(payload, "<f8", count, place).astype(np.float64)
-    rest = payload[place + 8 * count :]
-    at = _HEADER + 4 * width
-    marks = at + 2 * filled
-    distinct: dict[int, NDArray[np.uint64]] = {}
-    after = marks + 2 * sketched
-    for column, hashes in numbers[marks:after].reshape(-1, 2).tolist():
-        distinct[column] = np.cumsum(numbers[after : after + hashes], dtype=np.uint64)
-        after += hashes
-    return _Sections(
-        rows=rows,
-        first_us=_unsigned(has_first, first),
-        last_us=_unsigned(has_last, last),
-        labelled=bool(labelled),
-        whole=np.ascontiguousarray(numbers[_HEADER:at].view(np.int64).reshape(4, width).T),
-        broken=doubles[: 4 * numeric].reshape(4, numeric).T,
-        steps=numbers[at : at + filled],
-        counts=numbers[at + filled : marks],
-        inside=rest[:inside],
-        open_sums=doubles[4 * numeric : 4 * numeric + raw],
-        new={int(column): names for column, names in json.loads(rest[inside : inside + words].tobytes()).items()}
-        if words
-        else {},
-        distinct=distinct,
-        outcome_steps=numbers[after : after + found_cells],
-        outcome_counts=numbers[after + found_cells :],
-        outcome_sums=doubles[4 * numeric + raw :],
-    )
+    return payload if data[0] == FORMAT else modernise(np.frombuffer(payload, np.uint8))
 
 
-def _decoded(layout: Layout, sections: _Sections, columns: range) -> tuple[Tally, OutcomeCells]:
-    """Return the sparse tally and outcomes that encoded bytes hold."""
-    grid = layout.grid
-    tally = Tally.empty(layout)
-    numeric = np.flatnonzero(grid.numeric[columns.start : columns.stop]) + columns.start
-    tally.whole[columns.start : columns.stop] = sections.whole
-    tally.broken[numeric] = sections.broken
-    cells = places_of(sections.steps, int(grid.offsets[columns.start]), int(grid.offsets[columns.stop]))
-    tally.cells, tally.counts = cells, sections.counts.astype(np.int64)
-    ends = grid.mode, grid.low, grid.high
-    tally.sums = restore_sums(cells, tally.counts, ends, sections.inside, sections.open_sums)
-    tally.new, tally.distinct = sections.new, sections.distinct
-    return tally, _outcomes_in(layout, sections)
+@dataclass(frozen=True, slots=True)
+class _Stored:
+    """The payload of some columns: its bytes, its varints, and where its parts begin."""
 
+    layout: Layout
+    columns: range
+    data: NDArray[np.uint8]
+    numbers: NDArray[np.uint64]
+    places: NDArray[np.int64]
 
-def _outcomes_in(layout: Layout, sections: _Sections) -> OutcomeCells:
-    places = places_of(sections.outcome_steps, 0, layout.outcome_cells).astype(np.int64)
-    values = np.empty(places.size)
-    if places.size:
-        _, _, is_count = _split(layout, places, values)
-        if int(is_count.sum()) != sections.outcome_counts.size:
-            raise ValueError("the profile was made with another layout")
-        values[is_count], values[~is_count] = sections.outcome_counts, sections.outcome_sums
-    return OutcomeCells(values, places)
+    @staticmethod
+    def of(layout: Layout, columns: range, payload: bytes) -> _Stored:
+        """Find the parts; ValueError for another layout and where it is cut short."""
+        grid, data = layout.grid, np.frombuffer(payload, np.uint8)
+        size = int(grid.offsets[columns.stop] - grid.offsets[columns.start])
+        numeric = int(np.count_nonzero(grid.numeric[columns.start : columns.stop]))
+        numbers, places = open_stored(data, len(columns), size, numeric, layout.outcome_cells)
+        return _Stored(layout, columns, data, numbers, places)
+
+    @property
+    def labelled(self) -> bool:
+        """Whether labels were read."""
+        return bool(self.numbers[LABELLED])
+
+    def tally(self) -> Tally:
+        """Return the columns' numbers, sparse."""
+        grid, columns = self.layout.grid, self.columns
+        tally = Tally.empty(self.layout)
+        numeric = np.flatnonzero(grid.numeric[columns.start : columns.stop]) + columns.start
+        doubles = self._doubles()
+        whole = self.numbers[HEADER : HEADER + 4 * len(columns)].view(np.int64)
+        tally.whole[columns.start : columns.stop] = whole.reshape(4, -1).T
+        tally.broken[numeric] = doubles[: 4 * numeric.size].reshape(4, -1).T
+        bounds = int(grid.offsets[columns.start]), int(grid.offsets[columns.stop])
+        tally.cells, tally.counts = spell(self.data, self.places, int(self.numbers[COUNT_BITS]), *bounds)
+        inside = self.data[self.places[MEANS] : self.places[NAMES]]
+        raw = doubles[4 * numeric.size : 4 * numeric.size + int(self.numbers[RAW]) // 8]
+        tally.sums = restore_sums(tally.cells, tally.counts, (grid.mode, grid.low, grid.high), inside, raw)
+        tally.new, tally.distinct = self.new(), self.distinct()
+        return tally
+
+    def new(self) -> dict[int, dict[str, int]]:
+        """Return the new categories by column."""
+        words = int(self.numbers[WORDS])
+        if not words:
+            return {}
+        start = int(self.places[NAMES])
+        return {int(column): names for column, names in json.loads(bytes(self.data[start : start + words])).items()}
+
+    def distinct(self) -> dict[int, NDArray[np.uint64]]:
+        """Return the sketches by column."""
+        found: dict[int, NDArray[np.uint64]] = {}
+        after = int(self.places[SKETCHES])
+        marks = self.numbers[after - 2 * int(self.numbers[SKETCHED]) : after]
+        for column, hashes in marks.reshape(-1, 2).tolist():
+            found[column] = np.cumsum(self.numbers[after : after + hashes], dtype=np.uint64)
+            after += hashes
+        return found
+
+    def outcomes(self) -> OutcomeCells:
+        """Return the outcome cells."""
+        start, found, counted = int(self.places[OUTCOMES]), int(self.numbers[FOUND]), int(self.numbers[COUNTED])
+        places = places_of(self.numbers[start : start + found], 0, self.layout.outcome_cells).astype(np.int64)
+        values = np.empty(places.size)
+        if places.size:
+            _, _, is_count = _split(self.layout, places, values)
+            if int(is_count.sum()) != counted:
+                raise ValueError("the profile was made with another layout")
+            values[is_count] = self.numbers[start + found : start + found + counted]
+            values[~is_count] = self._doubles()[counted - found :] if found > counted else ()
+        return OutcomeCells(values, places)
+
+    def _doubles(self) -> NDArray[np.float64]:
+        """Return the moments of the numeric columns, open sums and sums of outcomes."""
+        start = int(self.places[DOUBLES])
+        return np.frombuffer(self.data, "<f8", (int(self.places[ESCAPES]) - start) // 8, start).astype(np.float64)
 
 
 def decode_outcomes(layout: Layout, outcomes: bytes) -> OutcomeCells | None:
     """Return the outcome cells of a profile's encoded outcomes; None and ValueError as `Profile.decode`."""
     columns = range(layout.grid.inputs, len(layout.grid.names))
-    read = _sections(layout, outcomes, columns, zstandard.ZstdDecompressor())
-    return _outcomes_in(layout, read) if read.labelled and layout.tables else None
+    read = _Stored.of(layout, columns, _payload(outcomes, zstandard.ZstdDecompressor()))
+    return read.outcomes() if read.labelled and layout.tables else None
+
+
+_TOGETHER = 64
+"""So many stored profiles are read at once."""
 
 
 def summed(layout: Layout, encoded: Iterable[tuple[bytes | None, bytes | None]]) -> Profile:
     """Return what `merged` returns of decoded profiles, without making each of them; ValueError as `Profile.decode`.
 
-    A month of hours is 720 profiles: what they hold is added where it belongs as it is read. Outcomes may be there
-    without their inputs.
+    A month of hours is 720 profiles: many are read at once, and what they hold is added where it belongs. Outcomes may
+    be there without their inputs.
     """
     grid = layout.grid
     tally = Tally.empty(layout, dense=True)
-    rows, first, last, labelled = 0, None, None, False
-    outcomes: NDArray[np.float64] | None = None
-    inflate, room = zstandard.ZstdDecompressor(), np.empty(2**18, np.uint64)
+    outcomes = np.zeros(layout.outcome_cells)
+    nothing = np.empty(0)
+    times: list[int] = []
+    rows, labelled = 0, False
+    inflate = zstandard.ZstdDecompressor()
     sides = range(grid.inputs), range(grid.inputs, len(grid.names))
-    broken = [np.repeat(_NOTHING, len(columns), axis=0) for columns in sides]
-    ends = grid.mode, grid.low, grid.high
-    for parts in encoded:
-        for columns, data, moments in zip(sides, parts, broken, strict=True):
-            if data is None:
+    stored = list(encoded)
+    for start in range(0, len(stored), _TOGETHER):
+        several = stored[start : start + _TOGETHER]
+        for side, columns in enumerate(sides):
+            there = [(parts, data) for parts in several if (data := parts[side]) is not None]
+            if not there:
                 continue
-            part = _sections(layout, data, columns, inflate, room)
-            moments[grid.numeric[columns.start : columns.stop]] = part.broken
+            payloads = [_payload(data, inflate) for _, data in there]
             here = slice(columns.start, columns.stop)
-            add_numbers(tally.whole[here], tally.broken[here], part.whole, moments)
-            bounds = int(grid.offsets[columns.start]), int(grid.offsets[columns.stop])
-            add_cells(part.steps, part.counts, bounds, ends, part.inside, part.open_sums, tally.counts, tally.sums)
-            tally.gather(part.new, part.distinct)
-            if data is parts[0] or parts[0] is None:
-                rows += part.rows
-                if part.first_us is not None:
-                    first = part.first_us if first is None else min(first, part.first_us)
-                if part.last_us is not None:
-                    last = part.last_us if last is None else max(last, part.last_us)
-            if columns.start and part.labelled:
-                labelled = True
-                if layout.tables:
-                    outcomes = np.zeros(layout.outcome_cells) if outcomes is None else outcomes
-                    steps, counts, sums = part.outcome_steps, part.outcome_counts, part.outcome_sums
-                    add_outcomes(steps, counts, sums, layout.outcome_sums, outcomes)
-    cells = OutcomeCells(outcomes) if outcomes is not None else None
+            headers = add_stored(
+                np.frombuffer(b"".join(payloads), np.uint8),
+                np.cumsum([0, *map(len, payloads)]),
+                grid.numeric[here],
+                (int(grid.offsets[columns.start]), int(grid.offsets[columns.stop])),
+                (grid.mode, grid.low, grid.high),
+                layout.outcome_sums,
+                (tally.whole[here], tally.broken[here]),
+                (tally.counts, tally.sums),
+                outcomes if side else nothing,
+            )
+            for place in np.flatnonzero(headers[:, (WORDS, SKETCHED)].any(axis=1)).tolist():
+                part = _Stored.of(layout, columns, payloads[place])
+                tally.gather(part.new(), part.distinct())
+            for (parts, _), header in zip(there, headers.tolist(), strict=True):
+                labelled = labelled or bool(side and header[LABELLED])
+                if not side or parts[0] is None:
+                    rows += header[ROWS]
+                    stamps = _unsigned(*header[FIRST:LAST]), _unsigned(*header[LAST:LABELLED])
+                    times += [stamp for stamp in stamps if stamp is not None]
+    cells = OutcomeCells(outcomes) if labelled and layout.tables else None
+    first, last = (min(times), max(times)) if times else (None, None)
     return Profile(layout, rows, first, last, labelled=labelled, tally=tally, cells=cells)
 
 

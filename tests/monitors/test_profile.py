@@ -2,6 +2,7 @@
 
 from contextlib import suppress
 from functools import cache
+from itertools import pairwise
 
 import numpy as np
 import pyarrow as pa
@@ -121,6 +122,48 @@ def test_stored_profiles_are_summed_to_the_bit_to_what_they_are_merged_to() -> N
     assert summed(LAYOUT, []).rows == 0
 
 
+def test_profiles_of_labels_alone_add_up() -> None:
+    layout = Layout({"ground_truth": CategoryLayout(("0", "1"))})
+    rows = pa.record_batch({"ground_truth": pa.array(["0", "1", "1", None])})
+    stored = profile_batches([rows], layout)
+    total = summed(layout, 3 * [(stored.encode_inputs(), stored.encode_outcomes())])
+    assert (total.rows, total.labelled) == (12, True)
+    assert total.columns["ground_truth"].counts.tolist() == [3, 6, 0]
+
+
+@cache
+def many_parts() -> list[tuple[bytes, bytes]]:
+    """Return the stored profiles of 70 buckets of 1 to 2,000 rows, more than are read at once, some without labels."""
+    rows = mixed_rows(16_000, 3)
+    ends = np.cumsum([2000, *np.random.default_rng(11).geometric(0.006, 69).tolist()]).tolist()
+    parts = [rows.slice(start, stop - start) for start, stop in pairwise([0, *ends])]
+    parts = [part if place % 5 else part.drop_columns(["ground_truth"]) for place, part in enumerate(parts)]
+    profiles = [profile_batches([part], LAYOUT) for part in parts]
+    return [(profile.encode_inputs(), profile.encode_outcomes()) for profile in profiles]
+
+
+@settings(SAME, max_examples=30)
+@given(st.lists(st.tuples(st.integers(0, 69), st.booleans()), max_size=140))
+def test_stored_profiles_read_together_are_those_merged_one_by_one_in_any_order(chosen: list[tuple[int, bool]]) -> None:
+    stored = [many_parts()[place] for place, _ in chosen]
+    parts = [(inputs, outcomes if told else None) for (inputs, outcomes), (_, told) in zip(stored, chosen, strict=True)]
+    one_by_one = Profile.empty(LAYOUT)
+    for part in parts:
+        one_by_one = merge(one_by_one, Profile.decode(LAYOUT, *part))
+    together, turned = summed(LAYOUT, parts), summed(LAYOUT, parts[::-1])
+    assert together.encode_inputs() == one_by_one.encode_inputs()
+    assert together.encode_outcomes() == one_by_one.encode_outcomes()
+    assert together.tally.sums.tolist() == one_by_one.tally.dense(LAYOUT).sums.tolist()
+    assert (turned.rows, turned.first_us, turned.last_us) == (together.rows, together.first_us, together.last_us)
+    assert turned.tally.whole.tolist() == together.tally.whole.tolist()
+    assert turned.tally.counts.tolist() == together.tally.counts.tolist()
+    assert turned.tally.new == together.tally.new
+    np.testing.assert_allclose(turned.tally.sums, together.tally.sums, rtol=1e-9)
+    np.testing.assert_allclose(turned.tally.broken, together.tally.broken, rtol=1e-9, atol=1e-9)
+    for name, table in together.outcomes.items():
+        assert turned.outcomes[name].tolist() == table.tolist()
+
+
 def test_inputs_alone_have_no_labels_and_no_outcomes() -> None:
     again = Profile.decode(LAYOUT, PROFILE.encode_inputs())
     assert "ground_truth" not in again.columns
@@ -155,22 +198,30 @@ def test_profiles_of_equal_layouts_add_up_though_the_objects_differ() -> None:
 
 @pytest.mark.parametrize("data", [b"", b"\x63rest"])
 def test_an_unknown_format_is_refused_with_both_formats_named(data: bytes) -> None:
-    with pytest.raises(ValueError, match="cannot be read; this version reads format 1"):
+    with pytest.raises(ValueError, match="cannot be read; this version reads formats to 2"):
         Profile.decode(LAYOUT, data)
 
 
-@settings(SAME, max_examples=200)
-@given(st.data())
-def test_damaged_bytes_are_refused_or_read_but_never_crash(data: st.DataObject) -> None:
+@settings(SAME, max_examples=300)
+@given(st.data(), st.sampled_from([1, 2]), st.booleans())
+def test_damaged_bytes_are_refused_or_read_but_never_crash(data: st.DataObject, format_: int, labels: bool) -> None:
     import zstandard
 
-    payload = bytearray(zstandard.ZstdDecompressor().decompress(PROFILE.encode_outcomes()[1:]))
-    place = data.draw(st.integers(0, min(200, len(payload) - 1)))
+    layout, stored = OLD_LAYOUT, [bytes.fromhex(text) for text in OLD_1]
+    if format_ == 2:
+        old = Profile.decode(layout, *stored)
+        stored = [old.encode_inputs(), old.encode_outcomes()]
+    payload = bytearray(zstandard.ZstdDecompressor().decompress(stored[labels][1:]))
+    place = data.draw(st.integers(0, len(payload) - 1))
     payload[place] = data.draw(st.integers(0, 255))
-    cut = data.draw(st.integers(place, len(payload)))
-    stored = bytes([1]) + zstandard.compress(bytes(payload[:cut]))
+    cut = data.draw(st.one_of(st.just(len(payload)), st.integers(place, len(payload))))
+    stored[labels] = bytes([format_]) + zstandard.compress(bytes(payload[:cut]))
+    read = None
     with suppress(ValueError):
-        Profile.decode(LAYOUT, PROFILE.encode_inputs(), stored).encode_outcomes()
+        read = Profile.decode(layout, *stored)
+        read.encode_inputs(), read.encode_outcomes()
+    with suppress(ValueError):
+        assert summed(layout, [(stored[0], stored[1])]).rows == (read.rows if read else -1)
 
 
 def test_cut_bytes_are_refused() -> None:
@@ -190,6 +241,27 @@ def test_a_profile_stored_by_format_1_stays_readable() -> None:
     assert isinstance(text, CategoryProfile)
     assert text.counts.tolist() == [2, 2]
     assert text.new == {"ß": 2}
+
+
+def test_profiles_stored_by_format_1_are_read_added_up_and_stored_again_like_new_ones() -> None:
+    number = range(60)
+    rows = {
+        "timestamp": pa.array([i * 50_000_000 for i in number], pa.timestamp("us", tz="UTC")),
+        "features.x": [None if i % 11 == 3 else i * 0.37 - 4.0 for i in number],
+        "features.tied": [float(i % 7) + (0.25 if i % 5 == 0 else 0.0) for i in number],
+        "features.letter": ["abcdefgh"[i % 8] for i in number],
+        "features.text": [None if i % 6 == 0 else str(i) for i in number],
+        "prediction": [i * 0.5 for i in number],
+        "ground_truth": [None if i % 9 == 0 else i * 0.5 + (i % 4) - 1.5 for i in number],
+        "group.sex": ["F" if i % 3 else "M" for i in number],
+    }
+    new = profile_batches([pa.record_batch(rows)], OLD_LAYOUT)
+    inputs, outcomes = (bytes.fromhex(text) for text in OLD_1)
+    for old in (Profile.decode(OLD_LAYOUT, inputs, outcomes), summed(OLD_LAYOUT, [(inputs, outcomes)])):
+        assert (old.encode_inputs(), old.encode_outcomes()) == (new.encode_inputs(), new.encode_outcomes())
+    three = summed(OLD_LAYOUT, [(inputs, outcomes), (new.encode_inputs(), outcomes), (inputs, new.encode_outcomes())])
+    assert three.columns["features.letter"].counts.tolist() == [24, 24, 132]
+    assert three.outcomes["all"].tolist() == (3 * new.outcomes["all"]).tolist()
 
 
 def test_the_empty_profile_adds_nothing() -> None:
@@ -231,4 +303,35 @@ def test_a_column_without_values_has_no_quantile_and_no_spread() -> None:
 FORMAT_1 = (
     "0128b52ffd20669d0200e403040101010a0002050400100e010000000304000000020101010202020101c9d6bca6c20c0000"
     "e03f00000c40124016407b2231223a7b22c39f223a327d7d0800432d0086a005100082a40461338204c50e"
+)
+
+OLD_LAYOUT = Layout(
+    {
+        "features.x": NumericLayout(np.array([-3.0, 0.0, 9.0, 12.0])),
+        "features.tied": NumericLayout(np.array([1.0, 2.0, 4.5]), tied=True),
+        "features.letter": CategoryLayout(("a", "b")),
+        "features.text": NumericLayout(np.empty(0)),
+        "prediction": NumericLayout(np.array([5.0, 20.0])),
+        "ground_truth": NumericLayout(np.array([5.0, 20.0])),
+    },
+    OutcomeLayout("regression", groups={"sex": ("F", "M")}, residual_edges=(-1.0, 0.0, 1.0)),
+)
+OLD_1 = (
+    (
+        "0128b52ffd605e00f50700040d3c01000180b6abfd150105131209382b01000000363c3c323c0600000a0001020103071707"
+        "0e09070208121008082c320a1e140206a2bab2fbf30389a5cd939a0386e2de978401a1a8ffa2de0685ffcee4e805c698b4e4"
+        "ee060010c000f07f0014ae47e17ad431400019f0ff803d405013cf8a460201c06866ee3f0015c050f28b256ff9a040323333"
+        "3333d36d40c092b14048e17a14aec725c0285c8fc2f5406a40e04056408036f07e40877c839940e993bb7b7b2232223a7b22"
+        "63223a382c226465223a372c22666768223a377d7d1400400438634a1b3371e3b285314b18171898a0b800cec5c507175792"
+        "812681ebc0b9047783d100111ac009"
+    ),
+    (
+        "0128b52ffd6057010d0a00040e3c01000180b6abfd150101030302100000430c7335070000000101081b1200010201010101"
+        "1f09010e0d0d0d0a0a0a0a04030303003f406a82f156f63914c0bc957d0ea96aaf40008031007c804a00f8bfc0d050404a61"
+        "c08840f8ce34ae7c604100c05ac000f88f403f623973f31621004a4072ca485dddf4f73f1c400035c0001ac0001a80330000"
+        "4449a059c08280a4c790377c5900546088405168703fb3a41b8043405f59ce110b58f22a002b4031e8410068004fad6093f4"
+        "3d003b606e40b270099cce24fa3f2a4047c4e92d4973d62e1414002e18c0f83f0012400c793920708328cd0140e0060903cf"
+        "38d82cf986c4ba80710e3fb021625c6ce081dfc001123c6e5bc240075a034f0c89f1e281337866c7b8d8e01bda3881eb066a"
+        "fdee780d22740c170f7e7746de3662ec8177701184e8518d9b199d831b86729e"
+    ),
 )
