@@ -110,22 +110,25 @@ def test_a_group_is_compared_with_all_others_whose_group_is_known_or_with_the_re
 
 
 @pytest.mark.parametrize(
-    "name", ["DPPL", *(pytest.param(name, marks=pytest.mark.long) for name in ("DI", "RD", "AD", "TVD"))]
+    ("name", "trials"),
+    [
+        ("DPPL", 150),
+        *(pytest.param(name, 400, marks=pytest.mark.long) for name in ("DPPL", "DI", "RD", "AD", "TVD")),
+    ],
 )
-def test_quiet_windows_are_rejected_at_the_nominal_rate(name: str) -> None:
+def test_quiet_windows_are_rejected_at_the_nominal_rate(name: str, trials: int) -> None:
     """Of 400 quiet windows at 5 % at most 34 may be rejected: the binomial's 99.9 % bound is 5 % + 3.1 standard errors.
 
     With independent rows, window 600 and baseline 6,000.
     """
     rng = np.random.default_rng([len(name), ord(name[0])])
     rejected = 0
-    trials = 400
     for _ in range(trials):
         change = Estimate.of(counted(name), compared(rng, 600, 6000), judged=True).change(0)
         assert change is not None
         rejected += change[1] <= 0.05
     assert rejected <= trials * 0.05 + 3.1 * np.sqrt(trials * 0.05 * 0.95)
-    assert rejected >= 4  # and it is no test that never rejects
+    assert rejected >= trials // 100  # and it is no test that never rejects
 
 
 def test_days_that_differ_by_more_than_chance_are_judged_by_how_much_quiet_days_differ() -> None:

@@ -838,7 +838,7 @@ def any_order(folder: Path, seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
     shop.database.close()
 
 
-@pytest.mark.parametrize("seed", [3, 5])
+@pytest.mark.parametrize("seed", [3, pytest.param(5, marks=pytest.mark.long)])
 def test_records_late_and_windows_asked_for_in_any_order_leave_each_day_in_one_run(
     tmp_path: Path, seed: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
