@@ -2,8 +2,6 @@
 
 import multiprocessing
 import os
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, wait
@@ -19,7 +17,7 @@ import pytest
 from sqlalchemy import func, select, text
 from sqlalchemy.exc import IntegrityError
 
-from service.database import from_microseconds
+from service.database import Database, from_microseconds
 from service.ingest.buffer import BatchDamaged, Buffer
 from service.ingest.hashing import hash_ids, hash_key
 from service.lake import Lake, Sealer, lease, reader
@@ -39,8 +37,6 @@ from service.tables import (
 from tests.postgres import Cluster
 from tests.running import PATIENCE
 from tests.service.records import HOUR, MOMENT, SECRET, START, Shop, hours, join
-
-ROOT = Path(__file__).parent.parent.parent
 
 
 def record(name: str, hour: float = 0.0, **more: Any) -> dict[str, Any]:
@@ -433,13 +429,18 @@ def test_who_lost_the_lease_stores_nothing(tmp_path: Path) -> None:
         assert session.scalar(select(func.count()).select_from(IngestBatchRow)) == 1
 
 
+def take_and_end(url: str) -> None:
+    """Take the lease and end with it."""
+    assert lease.take(Database(url), "work") is not None
+
+
 def test_the_lease_of_a_dead_process_is_free_at_once(tmp_path: Path) -> None:
     shop = Shop(tmp_path / "data")
-    code = (
-        "import sys; from service.database import Database; from service.lake.lease import take;"
-        "print(take(Database(sys.argv[1]), 'work'))"
-    )
-    subprocess.run([sys.executable, "-c", code, shop.settings.database], check=True, cwd=ROOT, capture_output=True)
+    shop.database.close()
+    process = multiprocessing.get_context("fork").Process(target=take_and_end, args=(shop.settings.database,))
+    process.start()
+    process.join()
+    assert process.exitcode == 0
     assert lease.take(shop.database, "work") is not None
 
 
