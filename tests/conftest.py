@@ -37,17 +37,17 @@ def refuse_skip(report: Any) -> None:
         report.longrepr = f"REFUSE_SKIPS is set and this was skipped: {reason}"
 
 
-def pytest_sessionstart() -> None:
-    """Keep the collector still while modules are loaded: what they make stays."""
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Iterator[None]:
+    """Keep the collector still while modules are loaded, and spare it what they made, as a service does that starts."""
     gc.disable()
-
-
-def pytest_collection_finish() -> None:
-    """Spare the collector what was loaded for good, as a service does that has started."""
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(50_000, 20, 50)
-    gc.enable()
+    try:
+        return (yield)
+    finally:
+        gc.collect()
+        gc.freeze()
+        gc.set_threshold(50_000, 20, 50)
+        gc.enable()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
