@@ -81,7 +81,9 @@ def rows(number: int, seed: int, shift: float = 0.0) -> pa.Table:
 
 
 def write(table: pa.Table, path: Path) -> None:
-    """Write the rows as a compacted segment: zstd-1, floats split by bytes, dictionaries on text only."""
+    """Write rows as a compacted segment: zstd-1, floats split by bytes, dictionaries on text, gaps where any are."""
+    gaps = [field.with_nullable(table[field.name].null_count > 0) for field in table.schema]
+    table = table.cast(pa.schema(gaps))
     floats = [field.name for field in table.schema if pa.types.is_floating(field.type)]
     pq.write_table(
         table,
@@ -108,8 +110,8 @@ def columns_of(table: pa.Table) -> list[Column]:
 
 
 def batches(path: Path, names: list[str]) -> Iterator[pa.RecordBatch]:
-    """Yield the rows, text as dictionary codes."""
-    file = pq.ParquetFile(path, read_dictionary=TEXTS, pre_buffer=False)
+    """Yield the rows as the lake reads them: text as dictionary codes, the file mapped into memory."""
+    file = pq.ParquetFile(path, read_dictionary=TEXTS, pre_buffer=False, memory_map=True)
     yield from file.iter_batches(batch_size=ROW_GROUP, columns=names, use_threads=False)
 
 

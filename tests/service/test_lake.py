@@ -37,6 +37,23 @@ def test_a_segment_is_read_as_it_was_written_and_only_the_columns_asked_for(tmp_
     assert lake.read_table("m/predictions/1.parquet", ["features.age", "gone"]).schema.names == ["features.age"]
 
 
+def test_columns_without_gaps_are_stored_as_such_and_come_back_under_one_schema(tmp_path: Path) -> None:
+    lake = Lake(tmp_path)
+    coded = pa.array(["clerk", None, "clerk"]).dictionary_encode()
+    table = TABLE.append_column("features.coded", coded).append_column("features.none", pa.nulls(3))
+    lake.write_segment(table, "1.parquet", compacted=True)
+    stored = pq.read_schema(tmp_path / "1.parquet")
+    assert {field.name: field.nullable for field in stored} == {
+        "prediction_id": False, "features.job": False, "features.age": True, "features.age.years": False,
+        "features.coded": True, "features.none": True,
+    }  # fmt: skip
+    lake.write_segment(table.slice(0, 0), "2.parquet")
+    found = [lake.read_table(name) for name in ("1.parquet", "2.parquet")]
+    assert all(field.nullable for part in found for field in part.schema)
+    assert pa.concat_tables(found).to_pylist() == table.to_pylist()
+    assert lake.read_table("1.parquet", ["features.age.years"], [0]).num_rows == 3
+
+
 def test_only_text_that_repeats_has_a_dictionary(tmp_path: Path) -> None:
     Lake(tmp_path).write_segment(TABLE, "1.parquet")
     group = pq.ParquetFile(tmp_path / "1.parquet").metadata.row_group(0)
