@@ -248,6 +248,21 @@ def _part(
 
 
 @compiled
+def _settle(values: Any, start: int, stop: int, edges: Any, table: Any, tied: bool, parts: Any) -> None:
+    """Turn the part of each value into its cell: apart from what is counted there, several are found at once."""
+    if tied:
+        for i in range(stop - start):
+            value = values[start + i]
+            before = np.uint64(table[np.uint64(parts[i])])
+            edge = edges[before]
+            parts[i] = np.int32(np.uint64(2) * before + np.uint64(edge <= value) + np.uint64(edge < value))
+    else:
+        for i in range(stop - start):
+            before = np.uint64(table[np.uint64(parts[i])])
+            parts[i] = np.int32(before + np.uint64(edges[before] <= values[start + i]))
+
+
+@compiled
 def locate(
     values: Any,
     edges: Any,
@@ -274,15 +289,9 @@ def locate(
             value = values[start + i]
             clean[i] = value if abs(value) <= LARGEST else 0.0
         _part(clean, 0, n, edges, table, kind, low, scale, origin, last, shift, scratch, keys, parts)
+        _settle(clean, 0, n, edges, table, tied, parts)
         for i in range(n):
-            value = clean[i]
-            before = np.uint64(table[np.uint64(parts[i])])
-            edge = edges[before]
-            if tied:
-                cell = np.int32(2 * before + np.uint64(edge <= value) + np.uint64(edge < value))
-            else:
-                cell = np.int32(before + np.uint64(edge <= value))
-            cells[start + i] = cell if abs(values[start + i]) <= LARGEST else np.int32(none)
+            cells[start + i] = parts[i] if abs(values[start + i]) <= LARGEST else np.int32(none)
 
 
 @compiled_reordering
@@ -374,42 +383,21 @@ def _add_finite(
 
 
 @compiled
-def _count_parts(
-    values: Any, start: int, stop: int, edges: Any, table: Any, tied: bool, parts: Any, even: Any, odd: Any
-) -> None:
+def _count(values: Any, start: int, stop: int, cells: Any, even: Any, odd: Any) -> None:
     """Add finite values to the sums and counts of their cells, in turn to one of two tables: equal ones do not wait."""
     two = np.uint64(2)
     one = np.uint64(1)
     n = stop - start
-    if tied:
-        for i in range(n):
-            value = values[start + i]
-            before = np.uint64(table[np.uint64(parts[i])])
-            edge = edges[before]
-            cell = two * (two * before + np.uint64(edge <= value) + np.uint64(edge < value))
-            if i & 1:
-                odd[cell] += value
-                odd[cell + one] += 1.0
-            else:
-                even[cell] += value
-                even[cell + one] += 1.0
-        return
     for i in range(0, n & ~1, 2):
-        value = values[start + i]
-        cell = np.uint64(table[np.uint64(parts[i])])
-        cell = two * (cell + np.uint64(edges[cell] <= value))
-        even[cell] += value
+        cell = two * np.uint64(cells[i])
+        even[cell] += values[start + i]
         even[cell + one] += 1.0
-        value = values[start + i + 1]
-        cell = np.uint64(table[np.uint64(parts[i + 1])])
-        cell = two * (cell + np.uint64(edges[cell] <= value))
-        odd[cell] += value
+        cell = two * np.uint64(cells[i + 1])
+        odd[cell] += values[start + i + 1]
         odd[cell + one] += 1.0
     if n & 1:
-        value = values[stop - 1]
-        cell = np.uint64(table[np.uint64(parts[n - 1])])
-        cell = two * (cell + np.uint64(edges[cell] <= value))
-        even[cell] += value
+        cell = two * np.uint64(cells[n - 1])
+        even[cell] += values[stop - 1]
         even[cell + one] += 1.0
 
 
@@ -450,14 +438,16 @@ def tally_numbers(
             stop = start + n
             _add_finite(values, start, stop, centre, near, whole, broken, total, squares)
             _part(values, start, stop, edges, table, kind, low, scale, origin, last, shift, scratch, keys, parts)
-            _count_parts(values, start, stop, edges, table, tied, parts, even, odd)
+            _settle(values, start, stop, edges, table, tied, parts)
+            _count(values, start, stop, parts, even, odd)
             continue
         n = _keep_finite(values, start, start + n, clean, whole)
         if n:
             total, squares = _shifted_sums(clean, 0, n, near)
             _add_finite(clean, 0, n, centre, near, whole, broken, total, squares)
             _part(clean, 0, n, edges, table, kind, low, scale, origin, last, shift, scratch, keys, parts)
-            _count_parts(clean, 0, n, edges, table, tied, parts, even, odd)
+            _settle(clean, 0, n, edges, table, tied, parts)
+            _count(clean, 0, n, parts, even, odd)
     for place in range(width):
         count = np.int64(even[2 * place + 1] + odd[2 * place + 1])
         counts[place] += count
