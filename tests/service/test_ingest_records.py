@@ -51,7 +51,7 @@ _JSON = st.recursive(
 )
 
 
-@settings(SAME, max_examples=300)
+@settings(SAME, max_examples=100)
 @given(st.dictionaries(st.sampled_from([*Record.__struct_fields__, "records", "more"]), _JSON), st.text(max_size=2))
 def test_a_short_record_is_read_as_one_that_is_searched_for_limits(members: dict[str, Any], end: str) -> None:
     text = json.dumps(members) + end

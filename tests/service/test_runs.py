@@ -171,6 +171,7 @@ def test_four_schedulers_run_each_window_once(shop: Watched) -> None:
     several_schedulers(shop)
 
 
+@pytest.mark.long
 @pytest.mark.postgres
 def test_four_schedulers_run_each_window_once_on_postgresql(tmp_path: Path, postgres_url: str) -> None:
     shop = Watched(tmp_path, url=postgres_url)
@@ -179,16 +180,16 @@ def test_four_schedulers_run_each_window_once_on_postgresql(tmp_path: Path, post
 
 
 def several_schedulers(shop: Watched) -> None:
-    """Let four schedulers work side by side on twelve days, and count what came of it."""
+    """Let four schedulers work side by side on eight days, and count what came of it."""
     hook(shop)
-    shop.stream(0, 24 * 6)
-    shop.stream(24 * 6, 24 * 12, shift=1.0)
-    shop.at_hour(24 * 12 + 1)
+    shop.stream(0, 24 * 4)
+    shop.stream(24 * 4, 24 * 8, shift=1.0)
+    shop.at_hour(24 * 8 + 1)
     schedulers = [shop.scheduler, *(shop.another() for _ in range(3))]
 
     def work(number: int) -> None:
-        for _ in range(12):
-            schedulers[number].run_model(shop.model_id, limit=3)
+        for _ in range(8):
+            schedulers[number].run_model(shop.model_id, limit=2)
 
     threads = [threading.Thread(target=work, args=(number,)) for number in range(4)]
     for thread in threads:
@@ -196,7 +197,7 @@ def several_schedulers(shop: Watched) -> None:
     for thread in threads:
         thread.join()
     shop.run()
-    assert counted(shop) == {"windows": 12, "runs": 12, "results": shop_results(shop)}
+    assert counted(shop) == {"windows": 8, "runs": 8, "results": shop_results(shop)}
     assert len(shop.alerts()) == 1
     assert shop.events().count("alert.opened") == 1
 
@@ -312,12 +313,14 @@ def _work(folder: str, at: datetime) -> None:
         shop.scheduler.run_model(shop.model_id, limit=2)
 
 
-def test_kills_at_any_moment_leave_each_window_run_once_and_equal_to_a_clean_run(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kills", [4, pytest.param(8, marks=pytest.mark.long)])
+def test_kills_at_any_moment_leave_each_window_run_once_and_equal_to_a_clean_run(tmp_path: Path, kills: int) -> None:
     shop = Watched(tmp_path / "killed")
     hook(shop)
-    shop.stream(0, 24 * 10)
-    shop.stream(24 * 10, 24 * 20, shift=1.0)
-    at = shop.at_hour(24 * 20 + 1)
+    days = 3 * kills
+    shop.stream(0, 12 * days)
+    shop.stream(12 * days, 24 * days, shift=1.0)
+    at = shop.at_hour(24 * days + 1)
     shop.database.close()
     shutil.copytree(tmp_path / "killed", tmp_path / "clean")
     clean = Watched(tmp_path / "clean", clock=SetClock(at), made=True)
@@ -326,10 +329,10 @@ def test_kills_at_any_moment_leave_each_window_run_once_and_equal_to_a_clean_run
     again = Watched(tmp_path / "killed", clock=SetClock(at), made=True)
     again.database.close()
     context = multiprocessing.get_context("fork")
-    for number in range(6):
+    for number in range(kills):
         process = context.Process(target=_work, args=(str(tmp_path / "killed"), at), daemon=True)
         process.start()
-        time.sleep(0.25 + 0.17 * number)
+        time.sleep(0.2 + 0.13 * number)
         while begun_often(again.settings.database):
             time.sleep(0.1)
         if process.pid is not None:
@@ -507,11 +510,11 @@ def test_a_monitor_that_fails_is_tried_twice_then_told(shop: Watched) -> None:
 
 def test_silence_is_judged_by_data_quality_and_never_green(tmp_path: Path) -> None:
     shop = Watched(tmp_path, kinds=("data_quality",))
-    shop.stream(0, 24 * 29)
-    shop.at_hour(24 * 29 + 1)
+    shop.stream(0, 24 * 9)
+    shop.at_hour(24 * 9 + 1)
     shop.run()
     assert {run.status for run in shop.runs()} == {"ok"}
-    shop.at_hour(24 * 30 + 1)
+    shop.at_hour(24 * 10 + 1)
     shop.run()
     last = shop.runs()[-1]
     assert (last.rows, last.status) == (0, "violations")

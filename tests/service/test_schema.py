@@ -1,10 +1,10 @@
 """The migrated schema: equal to the tables, made once by whoever comes first, whole or not at all."""
 
+import multiprocessing
 import signal
-import subprocess
-import sys
 import threading
 import time
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import pytest
@@ -16,7 +16,7 @@ from service.database import EPOCH, Database
 from service.schema import config, current, head, migrate
 from service.tables import Base, LeaseRow
 
-ROOT = Path(__file__).parent.parent.parent
+FORK = multiprocessing.get_context("fork")
 
 
 def differences(database: Database) -> list[object]:
@@ -43,34 +43,36 @@ def test_migrating_again_changes_nothing(tmp_path: Path) -> None:
     assert differences(database) == []
 
 
+def migrated(url: str, told: Connection) -> None:
+    """Say that this process is there, bring a database to the newest schema, and say what that is."""
+    told.send("go")
+    told.send(migrate(Database(url)))
+
+
 @pytest.mark.parametrize("count", [4, pytest.param(8, marks=pytest.mark.long)])
 def test_processes_that_start_at_once_all_succeed(tmp_path: Path, count: int) -> None:
-    code = (
-        "import sys; from service.database import Database; from service.schema import migrate;"
-        "print(migrate(Database(sys.argv[1])))"
-    )
+    pipes = [FORK.Pipe(duplex=False) for _ in range(count)]
     url = f"sqlite:///{tmp_path / 'a.db'}"
-    started = [
-        subprocess.Popen([sys.executable, "-c", code, url], stdout=subprocess.PIPE, text=True, cwd=ROOT)
-        for _ in range(count)
-    ]
-    assert [process.communicate()[0].strip() for process in started] == [head()] * count
+    started = [FORK.Process(target=migrated, args=(url, told)) for _, told in pipes]
+    for process in started:
+        process.start()
+    for process in started:
+        process.join()
+    assert [(heard.recv(), heard.recv()) for heard, _ in pipes] == [("go", head())] * count
 
 
 @pytest.mark.parametrize("moments", [3, pytest.param(12, marks=pytest.mark.long)])
 def test_a_migration_killed_at_any_moment_can_be_run_again(tmp_path: Path, moments: int) -> None:
-    code = (
-        "import sys; from service.database import Database; from service.schema import migrate;"
-        "print('go', flush=True); migrate(Database(sys.argv[1]))"
-    )
     for step in range(moments):
         url = f"sqlite:///{tmp_path / f'{step}.db'}"
-        process = subprocess.Popen([sys.executable, "-c", code, url], stdout=subprocess.PIPE, text=True, cwd=ROOT)
-        assert process.stdout is not None
-        process.stdout.readline()
+        heard, told = FORK.Pipe(duplex=False)
+        process = FORK.Process(target=migrated, args=(url, told))
+        process.start()
+        assert heard.recv() == "go"
         time.sleep(0.14 * step / (moments - 1))
-        process.send_signal(signal.SIGKILL)
-        process.wait()
+        process.kill()
+        process.join()
+        assert process.exitcode == -signal.SIGKILL
         database = Database(url)
         with database.engine.connect() as connection:
             assert current(connection) in (None, head())

@@ -603,11 +603,11 @@ def kill_at_random(folder: Path, kills: int, seed: int, url: str | None = None) 
     for task in (write, write, keep_sealing, keep_sealing):
         start(task)
     try:
-        time.sleep(1)
+        time.sleep(0.5)
         done = 0
         # However slow the machine, the kills go on until they fell among many writes and seals.
         while done < kills or sealed_files() < kills // 4 or len(acknowledged()) <= 500:
-            time.sleep(float(random.uniform(0.1, 0.8)))
+            time.sleep(float(random.uniform(0.05, 0.4)))
             work, process = running.pop(int(random.integers(0, len(running))))
             assert process.is_alive()
             process.kill()
