@@ -32,11 +32,8 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Build the company's wheel and install it into a folder of its own."""
     pytest.importorskip("hatchling", reason="building needs requirements/build.txt, which `make install` installs")
     folder = tmp_path_factory.mktemp("acme")
-    source = shutil.copytree(ACME, folder / "source")
-    subprocess.run([*PIP, "wheel", "--no-deps", "--no-build-isolation", "-w", folder, source], check=True)
-    (wheel,) = folder.glob("*.whl")
-    target = folder / "target"
-    subprocess.run([*PIP, "install", "--no-deps", "--no-build-isolation", "--target", target, wheel], check=True)
+    source, target = shutil.copytree(ACME, folder / "source"), folder / "target"
+    subprocess.run([*PIP, "install", "--no-deps", "--no-build-isolation", "--target", target, source], check=True)
     return target
 
 

@@ -86,7 +86,7 @@ def test_every_way_of_finding_a_cell_is_used() -> None:
     assert set(kinds.values()) == {LINEAR, BITS, FOLDED, HALVES}, kinds
 
 
-@settings(SAME, max_examples=300)
+@settings(SAME, max_examples=100)
 @given(
     arrays.arrays(np.float64, st.integers(0, 40), elements=st.floats(allow_nan=False, allow_infinity=False)),
     arrays.arrays(np.float64, st.integers(1, 60), elements=st.floats()),
@@ -108,7 +108,7 @@ def test_any_value_among_any_edges_is_where_searchsorted_puts_it(
     assert np.bincount(cells[finite], minlength=layout.cells).tolist() == oracle(values, layout).tolist()
 
 
-@settings(SAME, max_examples=100)
+@settings(SAME, max_examples=50)
 @given(
     arrays.arrays(np.float64, st.integers(2, 60), elements=st.floats(0, 1), unique=True),
     arrays.arrays(np.float64, st.integers(1, 60), elements=st.floats(-0.5, 1.5)),
@@ -172,7 +172,7 @@ ROWS = mixed_rows(3000, 2)
 WHOLE = profile_batches([ROWS], LAYOUT)
 
 
-@settings(SAME, max_examples=25)
+@settings(SAME, max_examples=10)
 @given(st.lists(st.integers(0, 3000), max_size=6))
 def test_the_profile_of_all_rows_is_the_merge_of_any_partition(cuts: list[int]) -> None:
     ends = [0, *sorted(cuts), 3000]
@@ -182,7 +182,7 @@ def test_the_profile_of_all_rows_is_the_merge_of_any_partition(cuts: list[int]) 
     assert_same(merge(profile_batches(parts[:1], LAYOUT), profile_batches(parts[1:], LAYOUT)), WHOLE)
 
 
-@settings(SAME, max_examples=15)
+@settings(SAME, max_examples=6)
 @given(st.integers(1, 48), st.integers(1, 2999))
 def test_buckets_add_up_to_the_whole_and_hold_their_own_rows(hours: int, cut: int) -> None:
     buckets = profile_buckets([ROWS.slice(0, cut), ROWS.slice(cut)], LAYOUT, hours)

@@ -53,7 +53,13 @@ def test_pca_reconstruction_is_nannymls_figure_of_every_chunk_of_car_loan(shared
     assert result.value == pytest.approx(expected[15], abs=1e-5)
 
 
-def test_the_domain_classifier_agrees_with_nannymls_lightgbm_on_car_loan(shared_data: Path) -> None:
+@pytest.mark.parametrize(
+    ("first", "drifted"),
+    [pytest.param(0, False, marks=pytest.mark.long, id="quiet"), pytest.param(25_000, True, id="drifted")],
+)
+def test_the_domain_classifier_agrees_with_nannymls_lightgbm_on_car_loan(
+    first: int, drifted: bool, shared_data: Path
+) -> None:
     lightgbm = pytest.importorskip("lightgbm")
     from sklearn.model_selection import StratifiedKFold, cross_val_score
 
@@ -61,15 +67,14 @@ def test_the_domain_classifier_agrees_with_nannymls_lightgbm_on_car_loan(shared_
     rows = {
         part: car_loan(shared_data, part).select(numbers).to_pandas().to_numpy() for part in ("reference", "analysis")
     }
-    for first, drifted in ((0, False), (25_000, True)):
-        old, new = rows["reference"][:5000], rows["analysis"][first : first + 5000]
-        ours, lost = cross_validated(old, new, np.random.default_rng(1))
-        model = lightgbm.LGBMClassifier(verbosity=-1, n_jobs=1)
-        folds = StratifiedKFold(5, shuffle=True, random_state=1)
-        theirs = cross_val_score(model, np.vstack([old, new]), np.repeat([0, 1], 5000), cv=folds, scoring="roc_auc")
-        assert ours == pytest.approx(float(theirs.mean()), abs=0.02)
-        assert (ours > 0.65) == drifted  # NannyML's thresholds are 0.45 and 0.65
-        assert (numbers[int(np.argmax(lost))] == "features.car_value") or not drifted
+    old, new = rows["reference"][:5000], rows["analysis"][first : first + 5000]
+    ours, lost = cross_validated(old, new, np.random.default_rng(1))
+    model = lightgbm.LGBMClassifier(verbosity=-1, n_jobs=1)
+    folds = StratifiedKFold(5, shuffle=True, random_state=1)
+    theirs = cross_val_score(model, np.vstack([old, new]), np.repeat([0, 1], 5000), cv=folds, scoring="roc_auc")
+    assert ours == pytest.approx(float(theirs.mean()), abs=0.02)
+    assert (ours > 0.65) == drifted  # NannyML's thresholds are 0.45 and 0.65
+    assert (numbers[int(np.argmax(lost))] == "features.car_value") or not drifted
 
 
 def test_the_area_under_the_curve_counts_ties_half() -> None:
@@ -110,10 +115,12 @@ def test_quiet_rows_alarm_no_more_often_than_the_level_says() -> None:
     assert all(few(found, 60, 0.1) for found in alarms(60, 0.1, 5))
 
 
-def test_the_classifier_alarms_on_quiet_rows_no_more_often_than_the_level_says() -> None:
+def test_the_classifier_is_as_sure_of_quiet_rows_as_chance_is() -> None:
+    # p-values of quiet rows are uniform: the mean of 8 is 1/2 with a deviation of sqrt(1 / 96) = 0.102, and below
+    # 1/2 - 3.1 * 0.102 = 0.18 once in a thousand; a classifier that alarmed on one window in two would be there
     g = np.random.default_rng(6)
-    found = sum(prequential(g.normal(size=(100, 2)), g.normal(size=(50, 2)), g) <= 0.2 for _ in range(20))
-    assert few(found, 20, 0.2)
+    found = [prequential(g.normal(size=(100, 2)), g.normal(size=(50, 2)), g) for _ in range(8)]
+    assert np.mean(found) >= 0.18
 
 
 @pytest.mark.long

@@ -68,8 +68,16 @@ def test_a_profile_of_1000_rows_of_50_columns_is_at_most_64_kilobytes() -> None:
     assert size(profile_batches([wide_rows(1000, 1)], wide())) <= 64_000
 
 
+def turned(batch: pa.RecordBatch, by: int) -> pa.RecordBatch:
+    """Return rows in which each number stands where one of its kind stood, every third column being of one kind."""
+    numbers = {f"features.n{i}": batch.column(f"features.n{(i + 3 * by) % 39}") for i in range(39)}
+    return pa.record_batch({name: numbers.get(name, batch.column(name)) for name in batch.schema.names})
+
+
 def test_a_profile_of_a_million_rows_of_50_columns_is_at_most_400_kilobytes() -> None:
-    profile = profile_batches((wide_rows(50_000, seed) for seed in range(1, 21)), wide())
+    # Drawing costs more than counting: two draws, each with its columns in 10 orders, give a column 20 other samples.
+    drawn = [wide_rows(50_000, seed) for seed in (1, 2)]
+    profile = profile_batches((turned(batch, by) for batch in drawn for by in range(10)), wide())
     assert profile.rows == 1_000_000
     assert size(profile) <= 400_000
 
@@ -142,7 +150,7 @@ def many_parts() -> list[tuple[bytes, bytes]]:
     return [(profile.encode_inputs(), profile.encode_outcomes()) for profile in profiles]
 
 
-@settings(SAME, max_examples=30)
+@settings(SAME, max_examples=12)
 @given(st.lists(st.tuples(st.integers(0, 69), st.booleans()), max_size=140))
 def test_stored_profiles_read_together_are_those_merged_one_by_one_in_any_order(chosen: list[tuple[int, bool]]) -> None:
     stored = [many_parts()[place] for place, _ in chosen]
@@ -202,7 +210,7 @@ def test_an_unknown_format_is_refused_with_both_formats_named(data: bytes) -> No
         Profile.decode(LAYOUT, data)
 
 
-@settings(SAME, max_examples=300)
+@settings(SAME, max_examples=100)
 @given(st.data(), st.sampled_from([1, 2]), st.booleans())
 def test_damaged_bytes_are_refused_or_read_but_never_crash(data: st.DataObject, format_: int, labels: bool) -> None:
     import zstandard
