@@ -69,13 +69,14 @@ def replayed(plumbline: Run, service: Service, *arguments: str) -> dict[str, Any
 
 
 def car_loan(
-    plumbline: Run, service: Service, data: Path, model: str, window: str, *more: str, file: Path | None = None
-) -> dict[str, Any]:
+    plumbline: Run, service: Service, data: Path, model: str, window: str, *more: str,
+    file: Path | None = None, reference: Path | None = None,
+) -> dict[str, Any]:  # fmt: skip
     """Replay the car loans: baseline = reference, stream = analysis, labels joined by id."""
     folder = data / "nannyml_car_loan"
     return replayed(
         plumbline, service, str(file or folder / "synthetic_car_loan_analysis.parquet"), "--model", model,
-        "--baseline", str(folder / "synthetic_car_loan_reference.parquet"),
+        "--baseline", str(reference or folder / "synthetic_car_loan_reference.parquet"),
         "--ground-truth", str(folder / "synthetic_car_loan_analysis_target.parquet"),
         "--time", "timestamp", "--id", "id", "--prediction", "y_pred", "--score", "y_pred_proba",
         "--window", window, *more,
@@ -168,9 +169,12 @@ def test_the_car_loans_sent_again_are_known_and_nobody_is_told_twice(
     assert arrived.status_code == 200
 
 
-def daily(service: Service, data: Path, file: Path, plumbline: Run, model: str, *, quiet: int, budget: int) -> None:
+PARTS = ("file", "reference")
+
+
+def daily(service: Service, data: Path, plumbline: Run, model: str, *, quiet: int, budget: int, **files: Path) -> None:
     """Replay car loans in daily windows: so many days before the shift are judged, with so many alarms at most."""
-    car_loan(plumbline, service, data, model, "1d", file=file)
+    car_loan(plumbline, service, data, model, "1d", **files)
     with service.client() as client:
         alerts = everything(client, "/v1/alerts", model=model)
         early = [alert for alert in alerts if alert["starts_at"] < "2019-03-31"]
@@ -190,11 +194,14 @@ def test_daily_windows_of_the_car_loans_keep_the_budget_and_find_the_shift_at_on
 ) -> None:
     # 7 days before the shift and three from it on. One false alarm in 30 days is expected at most; that 7 days have
     # more than one has a chance of 0.02 (Poisson, 7/30).
-    table = pq.read_table(shared_data / "nannyml_car_loan" / "synthetic_car_loan_analysis.parquet")
+    # The baseline is the last third of the reference's ten months.
+    folder, files = shared_data / "nannyml_car_loan", {name: tmp_path / f"{name}.parquet" for name in PARTS}
+    table = pq.read_table(folder / "synthetic_car_loan_analysis.parquet")
     inside = pc.and_(pc.greater_equal(table["timestamp"], "2019-03-24"), pc.less(table["timestamp"], "2019-04-03"))
-    file = tmp_path / "around-the-shift.parquet"
-    pq.write_table(table.filter(inside), file)
-    daily(shared_service, shared_data, file, plumbline, "car-loan-daily", quiet=6, budget=1)
+    pq.write_table(table.filter(inside), files["file"])
+    table = pq.read_table(folder / "synthetic_car_loan_reference.parquet").sort_by("timestamp")
+    pq.write_table(table.slice(2 * table.num_rows // 3), files["reference"])
+    daily(shared_service, shared_data, plumbline, "car-loan-daily", quiet=6, budget=1, **files)
 
 
 @pytest.mark.long
@@ -203,7 +210,7 @@ def test_daily_windows_of_all_car_loans_keep_the_budget_and_find_the_shift_at_on
 ) -> None:
     # 2018-10-31 to 2019-03-31 are 152 days; one false alarm in 30 days are 5 in 152.
     file = shared_data / "nannyml_car_loan" / "synthetic_car_loan_analysis.parquet"
-    daily(shared_service, shared_data, file, plumbline, "car-loan-all-days", quiet=151, budget=5)
+    daily(shared_service, shared_data, plumbline, "car-loan-all-days", quiet=151, budget=5, file=file)
 
 
 @pytest.mark.parametrize(

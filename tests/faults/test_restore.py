@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -11,9 +10,11 @@ from typing import Any
 
 import pytest
 from starlette.testclient import TestClient
+from typer.testing import CliRunner
 
 from service import backup, notices
 from service.app import create_app
+from service.cli.main import app
 from service.clock import SetClock
 from service.problems import Conflict
 from service.settings import Settings
@@ -163,25 +164,29 @@ def test_a_backup_goes_into_an_empty_folder_and_comes_back_into_an_empty_install
     assert (tmp_path / "backup" / "secret.key").stat().st_mode & 0o077 == 0
 
 
-def test_commands_back_up_verify_restore_and_resume(
-    tmp_path: Path, plumbline: Callable[..., "subprocess.CompletedProcess[str]"]
-) -> None:
+def said(*arguments: str) -> tuple[int, str, str]:
+    """Run a command in this process; return its status and what it printed."""
+    done = CliRunner().invoke(app, arguments)
+    return done.exit_code, done.stdout, done.stderr
+
+
+def test_commands_back_up_verify_restore_and_resume(tmp_path: Path) -> None:
     settings, clock = settings_of(tmp_path / "data"), SetClock(START)
     with running(settings, clock) as client:
         made(client)
     target = tmp_path / "backup"
-    done = plumbline("backup", str(target), "--verify", "--data", str(tmp_path / "data"))
-    assert done.returncode == 0, done.stderr
-    assert "rows and" in done.stdout
-    done = plumbline("restore", str(target), "--data", str(tmp_path / "new"))
-    assert done.returncode == 0, done.stderr
-    assert "outbound calls wait for `plumbline resume`" in done.stdout
-    done = plumbline("resume", "--data", str(tmp_path / "new"), "--output", "json")
-    assert json.loads(done.stdout) == {"resumed": True}
+    status, out, err = said("backup", str(target), "--verify", "--data", str(tmp_path / "data"))
+    assert status == 0, err
+    assert "rows and" in out
+    status, out, err = said("restore", str(target), "--data", str(tmp_path / "new"))
+    assert status == 0, err
+    assert "outbound calls wait for `plumbline resume`" in out.replace("\n", " ")
+    _, out, _ = said("resume", "--data", str(tmp_path / "new"), "--output", "json")
+    assert json.loads(out) == {"resumed": True}
     file = next(path for path in (target / "lake").rglob("*.parquet"))
     whole = bytearray(file.read_bytes())
     whole[50] ^= 1
     file.write_bytes(whole)
-    done = plumbline("restore", str(target), "--verify")
-    assert done.returncode == 1
-    assert file.name in done.stderr.replace("\n", "")
+    status, _, err = said("restore", str(target), "--verify")
+    assert status == 1
+    assert file.name in err.replace("\n", "")

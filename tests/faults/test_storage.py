@@ -29,7 +29,7 @@ from tests.running import UNHURRIED
 from tests.service.watched import Watched, hours
 
 NOW = datetime(2026, 3, 2, 12, tzinfo=UTC)
-REFUSALS = 15
+REFUSALS = 6
 """How often a full disk is asked for more."""
 
 
@@ -58,7 +58,7 @@ def many(turn: int, count: int = 400) -> list[dict[str, Any]]:
 
 
 def test_a_full_disk_is_507_reads_go_on_and_what_was_acknowledged_is_there_when_it_has_room(tmp_path: Path) -> None:
-    with small_disk(tmp_path / "disk", "14m") as disk:
+    with small_disk(tmp_path / "disk", "10m") as disk:
         values = {"data_dir": disk / "data", "admin_key": ADMIN_KEY, "roles": "api,sealer", "min_free_bytes": 0}
         settings = Settings.model_validate(values | {"seal_rows": 1500, "tick_seconds": 0.1, "log_level": "critical"})
         app = create_app(settings)
