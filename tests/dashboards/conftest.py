@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -12,6 +13,13 @@ from playwright.sync_api import Page
 from service.pages.assets import assets
 from service.pages.routes import HEADERS
 from tests.dashboards import samples
+
+
+@cache
+def _content(theme: str, name: str) -> bytes | None:
+    hostile = {"hostile": samples.hostile_drift, "hostile-overlay": samples.hostile_overlay}
+    page = hostile[name](theme) if name in hostile else samples.every_page(theme).get(name)
+    return None if page is None else page.html().encode()
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -24,12 +32,11 @@ class Handler(BaseHTTPRequestHandler):
             self._answer(asset.encodings["identity"], asset.kind, {"Cache-Control": "max-age=3600"})
             return
         theme, _, name = path.removeprefix("/").partition("/")
-        hostile = {"hostile": samples.hostile_drift, "hostile-overlay": samples.hostile_overlay}
-        page = hostile[name](theme) if name in hostile else samples.every_page(theme).get(name)
-        if page is None:
+        content = _content(theme, name)
+        if content is None:
             self.send_error(404)
             return
-        self._answer(page.html().encode(), "text/html; charset=utf-8", dict(HEADERS))
+        self._answer(content, "text/html; charset=utf-8", dict(HEADERS))
 
     def _answer(self, content: bytes, kind: str, headers: dict[str, str]) -> None:
         self.send_response(200)

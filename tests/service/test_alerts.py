@@ -405,7 +405,7 @@ WAYS: Mapping[str, Callable[[Asked, str], object]] = {
 
 
 @pytest.mark.postgres
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("way", ["api", pytest.param("page", marks=pytest.mark.long)])
 def test_an_acknowledgement_that_meets_the_end_of_an_episode_does_not_open_it_again(
     tmp_path: Path, postgres_url: str, way: str
 ) -> None:

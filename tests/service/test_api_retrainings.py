@@ -317,7 +317,7 @@ def aged(first: int, days: int) -> pd.DataFrame:
     return table.assign(ground_truth=truth.astype(int).astype(str))
 
 
-@pytest.mark.parametrize("way", ["artifact", pytest.param("endpoint", marks=pytest.mark.long)])
+@pytest.mark.parametrize("way", [pytest.param("artifact", marks=pytest.mark.long), "endpoint"])
 def test_a_candidate_is_asked_for_its_predictions_by_its_artifact_or_endpoint(
     way: str, tmp_path: Path, httpserver: HTTPServer
 ) -> None:

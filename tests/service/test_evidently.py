@@ -33,6 +33,28 @@ def app_client(make_client: Callable[..., TestClient]) -> TestClient:
     return make_client(worker_stock=False)
 
 
+def test_a_run_asks_the_worker_process_for_evidently_s_tests_and_tells_what_it_answers(tmp_path: Path) -> None:
+    worker = Worker("tests.service.trials", stock=False)
+    shop = Watched(tmp_path, parameters={"also": ["evidently_ks", "evidently_chisquare", "ks"]}, worker=worker)
+    shop.stream(0, 24, shift=0.5)
+    shop.at_hour(25)
+    shop.run()
+    (run,) = shop.runs()
+    found = {(result.get("feature"), result["metric"]): result for result in decode_results(run.document)}
+    with shop.database.reading() as session:
+        baseline = baselines.sample(shop.lake, session.scalars(select(BaselineRow)).one())
+    assert baseline is not None
+    old, new = (np.asarray(table["features.age"]) for table in (baseline, stream(0, 24, shift=0.5)))
+    told = found["age", "evidently_ks"]
+    assert told["value"] == pytest.approx(new.mean() - old.mean())
+    assert (told["unit"], told["direction"]) == ("p-value", "lower_is_worse")
+    assert told["note"] == f"of 72 rows against {baseline.num_rows}"
+    assert "p_value" not in told
+    assert "these are no numbers" in found["job", "evidently_chisquare"]["reason"]
+    assert "value" in found["age", "ks"]
+
+
+@pytest.mark.long
 def test_a_run_has_evidently_s_tests_done_in_the_worker_process(tmp_path: Path) -> None:
     shop = Watched(tmp_path, parameters=ALSO, worker=Worker(stock=False))
     shop.stream(0, 24, shift=0.5)

@@ -298,13 +298,18 @@ def test_a_form_is_refused_with_how_to_send_the_file(client: TestClient) -> None
     assert "the file itself is the body" in answer.json()["detail"]
 
 
+TAKES_NO_TEXT = "the model takes no text: tokens explain features of the type text, of a model behind an endpoint"
+
+
 def test_tokens_are_refused_where_no_text_is_asked_of_an_endpoint(client: TestClient) -> None:
     body: dict[str, Any] = {"prediction_ids": ["p0"], "method": "tokens"}
     answer = client.post("/v1/models/loans/explanations", json=body)
     assert answer.status_code == 422
-    sentence = "the model takes no text: tokens explain features of the type text, of a model behind an endpoint"
-    assert answer.json()["detail"] == sentence
-    # a text that a file takes, as one category of many, is no running text to it
+    assert answer.json()["detail"] == TAKES_NO_TEXT
+
+
+@pytest.mark.long
+def test_a_text_that_a_file_takes_as_one_category_of_many_is_no_running_text_to_it(client: TestClient) -> None:
     schema = {"features": [{"name": "note", "type": "text"}, {"name": "age", "type": "numeric"}]}
     declared = {"name": "notes", "task": "regression", "schema": schema}
     assert client.post("/v1/models", json=declared).status_code == 201
@@ -314,7 +319,7 @@ def test_tokens_are_refused_where_no_text_is_asked_of_an_endpoint(client: TestCl
     assert put(client, skops_bytes(fitted), "notes").status_code == 200
     asked: dict[str, Any] = {"records": [{"features": {"note": "good", "age": 3}}], "method": "tokens"}
     refused = client.post("/v1/models/notes/explanations", json=asked)
-    assert (refused.status_code, refused.json()["detail"]) == (422, sentence)
+    assert (refused.status_code, refused.json()["detail"]) == (422, TAKES_NO_TEXT)
 
 
 def test_columns_that_the_schema_does_not_have_are_refused(client: TestClient) -> None:

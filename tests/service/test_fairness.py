@@ -209,7 +209,7 @@ def test_bias_from_the_profile_is_that_of_the_raw_rows(client: TestClient) -> No
 def test_late_and_corrected_attributes_change_exactly_their_hours(client: TestClient) -> None:
     declared(client)
     with_baseline(client, Stream(seed=2, days=10, first=-10))
-    stream = Stream(days=2)
+    stream = Stream(days=1)
     posted(client, "predictions", stream.records())
     posted(client, "protected", attributes(stream.rows[:-6]))
     parts = client.app.state.assembly  # type: ignore[attr-defined]
@@ -220,25 +220,25 @@ def test_late_and_corrected_attributes_change_exactly_their_hours(client: TestCl
         found = {}
         with parts.database.reading() as session:
             version = session.scalars(select(VersionRow)).one()
-            for hour in range(48):
+            for hour in range(24):
                 span = Span(START + hour * HOUR, START + (hour + 1) * HOUR)
                 one = parts.profiles.window(session, version, version.layout or 1, span, labels=True)
                 found[hour] = one.encode_inputs(), one.encode_outcomes()
         return found
 
     before = hours()
-    assert profile(client, 2).outcomes["sex"].sum(axis=(1, 2, 3)).tolist()[-1] == 6  # the last hour is unknown
+    assert profile(client, 1).outcomes["sex"].sum(axis=(1, 2, 3)).tolist()[-1] == 6  # the last hour is unknown
     late, wrong = stream.rows[-6:], stream.rows[60]
     posted(client, "protected", attributes(late))
     corrected = {"prediction_id": wrong["prediction_id"], "protected": {"sex": "F" if wrong["sex"] == "M" else "M"}}
     posted(client, "protected", [corrected])
     after = hours()
-    assert {hour for hour in after if after[hour] != before[hour]} == {10, 47}
+    assert {hour for hour in after if after[hour] != before[hour]} == {10, 23}
     assert all(after[hour][0] == before[hour][0] for hour in after)  # inputs are not touched
-    assert profile(client, 2).outcomes["sex"].sum(axis=(1, 2, 3)).tolist()[-1] == 0
+    assert profile(client, 1).outcomes["sex"].sum(axis=(1, 2, 3)).tolist()[-1] == 0
     # An attribute told of alone leaves the others as they were, and null takes one back.
     posted(client, "protected", [{"prediction_id": wrong["prediction_id"], "protected": {"sex": None}}])
-    found = profile(client, 2).outcomes
+    found = profile(client, 1).outcomes
     assert found["sex"].sum(axis=(1, 2, 3)).tolist()[-1] == 1
     assert found["age"].sum(axis=(1, 2, 3)).tolist()[-1] == 0
 
@@ -304,8 +304,8 @@ def ran(client: TestClient, days: int, **how: Any) -> list[dict[str, Any]]:
 
 def test_a_bias_monitor_measures_live_and_names_who_moved(client: TestClient) -> None:
     declared(client)
-    with_baseline(client, Stream(seed=2, days=20, first=-20, per_hour=12))
-    stream = Stream(days=2, per_hour=40, lower=0.35)
+    with_baseline(client, Stream(seed=2, days=20, first=-20))
+    stream = Stream(days=2, per_hour=25, lower=0.35)
     posted(client, "predictions", stream.records())
     posted(client, "protected", attributes(stream.rows))
     results = ran(client, 2)
@@ -344,7 +344,7 @@ def test_protected_values_are_nowhere_but_in_their_own_segments(client: TestClie
     baseline = Stream(seed=2, days=10, first=-10)
     baseline.rows[5]["age"] = SENTINEL
     with_baseline(client, baseline)
-    stream = Stream(days=2)
+    stream = Stream(days=1)
     records = stream.records()
     records[3]["protected"] = {"age": float(SENTINEL), "sex": "F"}
     posted(client, "predictions", records)

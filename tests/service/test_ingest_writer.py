@@ -23,7 +23,6 @@ from service.ingest.formats import Format, Parsed
 from service.ingest.schemas import ModelSchema
 from service.ingest.writer import Answer, Arrival, Writer
 from service.problems import Conflict, NotFound, Overloaded, Problem, StorageFull, Unavailable
-from service.schema import migrate
 from service.settings import Settings
 from service.tables import (
     ArrivalRow,
@@ -37,6 +36,7 @@ from service.tables import (
 from service.words import new_id
 from tests import loops
 from tests.service.built import NOW
+from tests.service.empty import copy_empty
 
 
 class Log:
@@ -44,10 +44,9 @@ class Log:
 
     def __init__(self, folder: Path, **changes: Any) -> None:
         self.settings = Settings(data_dir=folder, **{"min_free_bytes": 0, **changes})
-        folder.mkdir(parents=True, exist_ok=True)
+        copy_empty(folder / "plumbline.db")
         self.clock = SetClock(NOW)
         self.database = Database(self.settings.database)
-        migrate(self.database)
         self.make_model("loans")
         self.writer = self.another()
 
@@ -429,6 +428,8 @@ def test_a_small_disk_that_fills_up_loses_nothing(tmp_path: Path) -> None:
         accepted: list[str] = []
         statuses = []
         for number in range(60):
+            if statuses.count(507) == 5:
+                break
             body = ids(*(f"{number}-{row}" for row in range(300)))
             try:
                 log.send([{**record, "features": {"note": secrets.token_hex(240)}} for record in body])

@@ -1,5 +1,7 @@
 """The worker process: what it may not do, and that its end is one failed call and nothing else."""
 
+import ctypes
+import multiprocessing
 import os
 import signal
 import socket
@@ -7,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -105,36 +108,35 @@ def test_no_connection_is_made_even_past_python(worker: Worker, listening: socke
         listening.accept()
 
 
-ALONE = """
-import ctypes, os, sys
-from pathlib import Path
-
-user = os.getuid()
-if ctypes.CDLL(None).unshare(0x10000000) == 0:  # a namespace of users that may make none for a network
-    Path("/proc/self/setgroups").write_text("deny")
-    Path("/proc/self/uid_map").write_text(f"0 {user} 1")
-    Path("/proc/sys/user/max_net_namespaces").write_text("0")
-
-from service.worker import Worker, WorkFailed, network_remains
-from tests.service.opened import opened
-
-with opened(Path(sys.argv[1]), worker_stock=False):
-    print("remains:", network_remains() or "no")
-worker = Worker("tests.service.trials")
-try:
-    worker.call("deeds.open_socket", {"port": 9})
-except WorkFailed as failed:
-    print(failed.detail)
-worker.close()
-"""
+def alone(folder: Path, said: Path) -> None:
+    """Start the application where no process may have a network of its own, and let its worker open a socket."""
+    user = os.getuid()
+    if ctypes.CDLL(None).unshare(0x10000000) == 0:  # a namespace of users that may make none for a network
+        Path("/proc/self/setgroups").write_text("deny")
+        Path("/proc/self/uid_map").write_text(f"0 {user} 1")
+        Path("/proc/sys/user/max_net_namespaces").write_text("0")
+    network_remains.cache_clear()
+    with said.open("w") as output, redirect_stdout(output):
+        with opened(folder, worker_stock=False):
+            output.write(f"remains: {network_remains() or 'no'}\n")
+        made = Worker("tests.service.trials", stock=False)
+        try:
+            made.call("deeds.open_socket", {"port": 9})
+        except WorkFailed as failed:
+            output.write(failed.detail)
+        made.close()
 
 
 def test_start_up_says_it_when_the_network_is_left_to_the_worker(tmp_path: Path) -> None:
-    command = [sys.executable, "-c", ALONE, str(tmp_path)]
-    done = subprocess.run(command, cwd=Path(__file__).parents[2], check=True, capture_output=True, text=True)
-    assert "remains: no" not in done.stdout
-    assert "the worker process keeps the network of this one" in done.stdout
-    assert "the worker process may not do this: socket" in done.stdout
+    process = multiprocessing.get_context("fork").Process(target=alone, args=(tmp_path / "data", tmp_path / "said"))
+    process.start()
+    process.join()
+    assert process.exitcode == 0
+    said = (tmp_path / "said").read_text()
+    assert "remains: " in said
+    assert "remains: no" not in said
+    assert "the worker process keeps the network of this one" in said
+    assert "the worker process may not do this: socket" in said
 
 
 def test_start_up_says_nothing_of_it_where_the_network_is_cut(
