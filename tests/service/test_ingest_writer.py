@@ -426,7 +426,7 @@ def test_a_small_disk_that_fills_up_loses_nothing(tmp_path: Path) -> None:
     try:
         log = Log(folder)
         accepted: list[str] = []
-        statuses = []
+        statuses: list[int] = []
         for number in range(60):
             if statuses.count(507) == 5:
                 break
