@@ -112,7 +112,7 @@ def test_a_group_is_compared_with_all_others_whose_group_is_known_or_with_the_re
 @pytest.mark.parametrize(
     ("name", "trials"),
     [
-        ("DPPL", 150),
+        ("DPPL", 60),
         *(pytest.param(name, 400, marks=pytest.mark.long) for name in ("DPPL", "DI", "RD", "AD", "TVD")),
     ],
 )
@@ -128,10 +128,11 @@ def test_quiet_windows_are_rejected_at_the_nominal_rate(name: str, trials: int) 
         assert change is not None
         rejected += change[1] <= 0.05
     assert rejected <= trials * 0.05 + 3.1 * np.sqrt(trials * 0.05 * 0.95)
-    assert rejected >= trials // 100  # and it is no test that never rejects
+    assert rejected >= max(1, trials // 100)  # and it is no test that never rejects
 
 
-def test_days_that_differ_by_more_than_chance_are_judged_by_how_much_quiet_days_differ() -> None:
+@pytest.mark.parametrize("trials", [40, pytest.param(100, marks=pytest.mark.long)])
+def test_days_that_differ_by_more_than_chance_are_judged_by_how_much_quiet_days_differ(trials: int) -> None:
     """Shares that wander from day to day by 0.08: with 30 quiet blocks at most 99.9 % of the binomial at 5 % alarm."""
     rng = np.random.default_rng(3)
     metric = counted("DPPL")
@@ -144,7 +145,7 @@ def test_days_that_differ_by_more_than_chance_are_judged_by_how_much_quiet_days_
         return cells
 
     by_rows = by_blocks = 0
-    for _ in range(100):
+    for _ in range(trials):
         blocks = np.stack([day() for _ in range(30)])
         base, window = people(blocks.sum(axis=0)), people(day())
         alone = Estimate.of(metric, Compared(window, base, None, rng), judged=True).change(0)
@@ -154,8 +155,8 @@ def test_days_that_differ_by_more_than_chance_are_judged_by_how_much_quiet_days_
         assert told[2] is True
         by_rows += alone[1] <= 0.05
         by_blocks += told[1] <= 0.05
-    assert by_rows > 30  # independent rows are not what this is
-    assert by_blocks <= 100 * 0.05 + 3.1 * np.sqrt(100 * 0.05 * 0.95)
+    assert by_rows > 0.3 * trials  # independent rows are not what this is
+    assert by_blocks <= trials * 0.05 + 3.1 * np.sqrt(trials * 0.05 * 0.95)
 
 
 def test_a_move_towards_equal_treatment_is_no_effect_and_one_to_the_other_side_is() -> None:
@@ -184,12 +185,12 @@ def test_the_interval_covers_the_true_value_and_disparate_impact_is_judged_by_it
     rng = np.random.default_rng(5)
     truth = float(measured(counted("DI"), people(QUIET), QUIET)[0])
     covered = 0
-    for _ in range(200):
+    for _ in range(100):
         found = Estimate.of(counted("DI"), Compared(people(table(rng, 1500)), None, None, rng), judged=False)
         interval = found.interval(0)
         assert interval is not None
         covered += interval[0] <= truth <= interval[1]
-    assert 180 <= covered <= 199  # 190 expected
+    assert 88 <= covered <= 99  # 95 expected, with a deviation of 2.2
     assert scaled(METRICS["DI"], np.array([0.8, 1.25])).tolist() == pytest.approx([-np.log(1.25), np.log(1.25)])
 
 

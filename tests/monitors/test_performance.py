@@ -269,7 +269,7 @@ def test_a_window_without_labels_says_so(quiet: Measuring) -> None:
 
 
 def test_the_loss_of_numbers_is_expected_without_labels_and_told_to_be_wrong_with_them() -> None:
-    measuring = Measuring(regression_rows(4000, 8), NUMBERS)
+    measuring = Measuring(regression_rows(2000, 8), NUMBERS)
     quiet = measured("estimated_performance", measuring, regression_rows(800, 9))
     assert not alarms(quiet)
     assert all("estimate is wrong" not in one.note for one in quiet)
