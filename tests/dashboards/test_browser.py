@@ -15,10 +15,11 @@ PAGES = tuple(samples.every_page())
 EVERY_RULE: dict[str, object] = {"resultTypes": ["violations"]}
 CONTRAST = {**EVERY_RULE, "runOnly": ["color-contrast"]}
 """What is looked for in the dark: another theme has other colours and nothing else."""
-FIRST = ("fleet", "overview", "alert", "sign-in")
+FIRST = ("fleet", "alert", "sign-in")
 """The way that somebody goes who was called; the long suite asks axe about every page."""
-DRAWN = (*FIRST, "drift", "explain", "problem")
-"""What is drawn in the short suite: pages of charts, of tables and forms, and of a fault; the long one draws all."""
+DRAWN = (*FIRST, "overview", "explain", "problem")
+"""What is drawn in the short suite: pages of charts, of tables and forms, and of a fault, and the drift page with its
+heatmap; the long one draws all."""
 
 
 @pytest.fixture(scope="module")
@@ -84,6 +85,10 @@ def test_a_page_is_drawn_without_complaint_and_fits_a_telephone(
     page: Page, watch: Watch, gallery: str, name: str
 ) -> None:
     look(page, watch, gallery, f"light/{name}", EVERY_RULE if name in FIRST else None)
+    fits_a_telephone(page, watch)
+
+
+def fits_a_telephone(page: Page, watch: Watch) -> None:
     page.set_viewport_size({"width": 390, "height": 844})
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
     assert watch.errors == []
@@ -99,7 +104,7 @@ def test_a_page_is_accessible_in_the_light_and_in_the_dark(page: Page, watch: Wa
 def test_the_heatmap_has_a_cell_for_each_column_and_window_and_hostile_names_are_text_in_it(
     page: Page, watch: Watch, gallery: str
 ) -> None:
-    drawn(page, f"{gallery}/light/drift")
+    look(page, watch, gallery, "light/drift", None)
     cells = page.locator("#heatmap .mark-rect.role-mark path")
     assert cells.count() == 11 * 29
     assert page.locator("#heatmap text", has_text="▲").count() >= 20
@@ -110,6 +115,19 @@ def test_the_heatmap_has_a_cell_for_each_column_and_window_and_hostile_names_are
     assert watch.dialogs == []
     cells.nth(29 * 2 + 4).click()
     page.wait_for_url("**/drift?feature=2", wait_until="commit")  # a cell leads to its column
+
+
+def test_the_drift_page_follows_the_theme_that_is_kept_and_fits_a_telephone(
+    page: Page, watch: Watch, gallery: str
+) -> None:
+    drawn(page, f"{gallery}/light/drift")
+    before = page.locator("#heatmap .mark-rect.role-mark path").first.get_attribute("fill")
+    page.locator("[data-theme-switch]").click()
+    page.wait_for_function("document.documentElement.dataset.ready === '1'")
+    assert page.evaluate("document.documentElement.dataset.theme") == "dark"
+    assert "plumbline_theme=dark" in page.evaluate("document.cookie")
+    assert page.locator("#heatmap .mark-rect.role-mark path").first.get_attribute("fill") != before
+    fits_a_telephone(page, watch)
 
 
 def test_sixty_hostile_names_do_nothing_anywhere_on_a_page(page: Page, watch: Watch, gallery: str) -> None:
@@ -142,16 +160,7 @@ def test_the_keyboard_skips_to_the_content(page: Page, gallery: str) -> None:
     expect(page.locator("main")).to_be_focused()
 
 
-def test_the_theme_is_kept_and_charts_follow_it(page: Page, gallery: str) -> None:
-    drawn(page, f"{gallery}/light/drift")
-    before = page.locator("#heatmap .mark-rect.role-mark path").first.get_attribute("fill")
-    page.locator("[data-theme-switch]").click()
-    page.wait_for_function("document.documentElement.dataset.ready === '1'")
-    assert page.evaluate("document.documentElement.dataset.theme") == "dark"
-    assert "plumbline_theme=dark" in page.evaluate("document.cookie")
-    assert page.locator("#heatmap .mark-rect.role-mark path").first.get_attribute("fill") != before
-
-
+@pytest.mark.long
 def test_without_script_the_numbers_are_still_there(browser: object, gallery: str, page: Page) -> None:
     context = page.context.browser.new_context(java_script_enabled=False)  # type: ignore[union-attr]
     context.set_default_timeout(PATIENCE * 1000)

@@ -67,17 +67,17 @@ def client(make_client: Callable[..., TestClient]) -> TestClient:
 
 
 def replayed(client: TestClient, *webhooks: str) -> None:
-    """Replay eight days, of which the last three are shifted, and close the replay."""
+    """Replay five days, of which the last two are shifted, and close the replay."""
     made(client)
-    span = {"from": START.isoformat(), "to": (START + timedelta(days=8)).isoformat(), "webhooks": list(webhooks)}
+    span = {"from": START.isoformat(), "to": (START + timedelta(days=5)).isoformat(), "webhooks": list(webhooks)}
     answer = client.post("/v1/models/loans/replays", json=span)
     assert answer.status_code == 201, answer.text
     assert client.post("/v1/models/loans/replays", json=span).status_code == 409
-    sent(client, 0, 5)
-    sent(client, 5, 8, shift=15.0)
+    sent(client, 0, 3)
+    sent(client, 3, 5, shift=15.0)
     closed = client.delete(answer.headers["location"])
     assert closed.status_code == 200, closed.text
-    assert closed.json()["runs"] >= 16
+    assert closed.json()["runs"] >= 10
     assert closed.json()["closed_at"] is not None
     assert client.delete(answer.headers["location"]).status_code == 409
     assert client.delete("/v1/models/loans/replays").status_code == 404
@@ -92,7 +92,7 @@ def test_a_replay_finds_the_shift_and_its_alert_is_acknowledged_muted_and_resolv
     listed = client.get("/v1/alerts", params={"model": "loans", "state": "open"}).json()["items"]
     assert len(listed) == 1
     uid = listed[0]["id"]
-    assert listed[0]["starts_at"] == "2026-01-10T00:00:00Z"
+    assert listed[0]["starts_at"] == "2026-01-08T00:00:00Z"
     assert "inputs of loans" in listed[0]["sentence"]
     alert = client.get(f"/v1/alerts/{uid}").json()
     assert alert["replayed"] is True

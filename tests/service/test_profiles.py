@@ -195,10 +195,10 @@ def look(shop: Shop, story: Story, labels: bool, name: str | None) -> None:
         shop.profiles.window(session, version, 1, hours(first, first + 1 + LENGTH // 2), labels=labels)
 
 
-@pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.long)])
-def test_profiles_are_what_the_raw_rows_say_whatever_came_when(tmp_path: Path, seed: int) -> None:
+@pytest.mark.parametrize(("seed", "steps"), [(0, 25), pytest.param(1, 40, marks=pytest.mark.long)])
+def test_profiles_are_what_the_raw_rows_say_whatever_came_when(tmp_path: Path, seed: int, steps: int) -> None:
     shop = Shop(tmp_path / "data")
-    story = tell(shop, seed)
+    story = tell(shop, seed, steps)
     check_counts(shop, story)
 
 
