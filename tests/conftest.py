@@ -44,8 +44,7 @@ def pytest_collection() -> Iterator[None]:
     try:
         return (yield)
     finally:
-        gc.collect()
-        gc.freeze()
+        gc.freeze()  # what little is garbage by now stays: looking for it takes half a second in each worker
         gc.set_threshold(50_000, 20, 50)
         gc.enable()
 

@@ -1,4 +1,4 @@
-"""Shapley values from their definition, written without the package that is tested."""
+"""Shapley values from their definition, written without the package that is tested, and shap's own."""
 
 import itertools
 import math
@@ -50,3 +50,18 @@ def skops_bytes(estimator: Any) -> bytes:
     import skops.io
 
     return bytes(skops.io.dumps(estimator))
+
+
+def tree_values(model: Any, rows: Any) -> np.ndarray:
+    """Return shap's values of trees; shap takes a second to load, and most that collect the tests never do."""
+    import shap
+
+    return np.asarray(shap.TreeExplainer(model).shap_values(rows))
+
+
+def linear_values(model: Any, background: Any, rows: Any) -> np.ndarray:
+    """Return shap's values of a linear model against all rows of a background, features taken for independent."""
+    import shap
+
+    masker = shap.maskers.Independent(background, len(background))
+    return np.asarray(shap.LinearExplainer(model, masker).shap_values(rows))

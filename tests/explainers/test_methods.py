@@ -8,7 +8,6 @@ import lightgbm
 import numpy as np
 import pandas as pd
 import pytest
-import shap
 import xgboost
 from sklearn.compose import ColumnTransformer
 from sklearn.ensemble import (
@@ -34,7 +33,7 @@ from explainers.contract import Bound, Manifest, NotAdditiveError, Question, Ref
 from explainers.dependence import partial_dependence
 from explainers.explanation import explain, of_class, scale_of, ways
 from explainers.loading import load
-from tests.explainers.oracle import black_box, shapley, skops_bytes, smooth
+from tests.explainers.oracle import black_box, linear_values, shapley, skops_bytes, smooth, tree_values
 
 NAMES = ("a", "b", "c", "d", "e", "f")
 SINGLE, DOUBLE = 1e-4, 1e-6
@@ -71,7 +70,7 @@ def test_xgboost_has_shaps_values(data: pd.DataFrame, answer: np.ndarray, method
         {"objective": "binary:logistic", "max_depth": 4}, xgboost.DMatrix(data, answer > 1), num_boost_round=30
     )
     found = explain(bind(load(saved(booster), Manifest()), Manifest()), data, data, method=method)
-    expected = shap.TreeExplainer(booster).shap_values(data)
+    expected = tree_values(booster, data)
     assert np.abs(found.attributions.values[:, :, 0] - expected).max() < SINGLE
 
 
@@ -83,7 +82,7 @@ def test_xgboost_of_many_classes_has_shaps_values(data: pd.DataFrame, answer: np
         num_boost_round=20,
     )
     found = explain(bind(load(saved(booster), Manifest()), Manifest()), data, data, method=method)
-    expected = shap.TreeExplainer(booster).shap_values(data)
+    expected = tree_values(booster, data)
     assert np.abs(found.attributions.values - expected).max() < SINGLE
 
 
@@ -97,7 +96,7 @@ def test_lightgbm_has_shaps_values(data: pd.DataFrame, answer: np.ndarray, metho
     )
     bound = bind(load(booster.model_to_string().encode(), Manifest()), Manifest())
     found = explain(bound, data, data, method=method)
-    expected = np.asarray(shap.TreeExplainer(booster).shap_values(data))
+    expected = tree_values(booster, data)
     expected = expected[:, :, None] if expected.ndim == 2 else expected
     assert np.abs(found.attributions.values - expected).max() < (DOUBLE if method == "native" else SINGLE)
 
@@ -110,7 +109,7 @@ def test_catboost_has_shaps_values(data: pd.DataFrame, answer: np.ndarray, kind:
     bound = bind(load((tmp_path / "model.cbm").read_bytes(), Manifest()), Manifest())
     found = explain(bound, data, data)
     assert found.method == "native"
-    assert np.abs(found.attributions.values[:, :, 0] - shap.TreeExplainer(model).shap_values(data)).max() < SINGLE
+    assert np.abs(found.attributions.values[:, :, 0] - tree_values(model, data)).max() < SINGLE
 
 
 TREES: list[tuple[Any, str]] = [
@@ -133,7 +132,7 @@ def test_scikit_learns_trees_have_shaps_values(
     target = {"value": answer, "two": (answer > 1).astype(int), "three": classes_of(answer)}[kind]
     estimator.fit(data, target)
     found = explain(bind(of_estimator(estimator, Manifest()), Manifest()), data, data, method=method)
-    expected = np.asarray(shap.TreeExplainer(estimator).shap_values(data))
+    expected = tree_values(estimator, data)
     expected = expected[:, :, None] if expected.ndim == 2 else expected
     expected = expected[:, :, 1:] if kind == "two" and expected.shape[2] == 2 else expected
     assert np.abs(found.attributions.values - expected).max() < (DOUBLE if method == "tree" else SINGLE)
@@ -187,7 +186,7 @@ def test_a_linear_model_has_shaps_values(data: pd.DataFrame, answer: np.ndarray)
     background = data.head(100)
     found = explain(bind(of_estimator(model, Manifest()), Manifest()), data, background)
     assert (found.method, found.scale) == ("linear", Scale.MARGIN)
-    expected = shap.LinearExplainer(model, shap.maskers.Independent(background, 100)).shap_values(data)
+    expected = linear_values(model, background, data)
     assert np.abs(found.attributions.values[:, :, 0] - expected).max() < DOUBLE
 
 
@@ -420,10 +419,11 @@ def test_encoded_columns_of_a_pipeline_fold_back_to_what_is_logged(people: pd.Da
     found = explain(bound, people.head(20), people)
     assert found.method in ("linear", "tree", "native")
     # the columns of the pipeline's inside: 3 jobs, income, age, income-was-missing
-    inside = np.asarray(shap.TreeExplainer(fitted[-1]).shap_values(fitted[:-1].transform(people.head(20)))
-                        if found.method != "linear" else
-                        shap.LinearExplainer(fitted[-1], fitted[:-1].transform(background(people))).shap_values(
-                            fitted[:-1].transform(people.head(20))))  # fmt: skip
+    rows = fitted[:-1].transform(people.head(20))
+    if found.method == "linear":
+        inside = linear_values(fitted[-1], fitted[:-1].transform(background(people)), rows)
+    else:
+        inside = tree_values(fitted[-1], rows)
     inside = inside[:, :, 1] if inside.ndim == 3 else inside
     expected = np.stack([inside[:, 4], inside[:, :3].sum(axis=1), inside[:, 3] + inside[:, 5]], axis=1)
     assert found.attributions.values[:, :, 0] == pytest.approx(expected, abs=SINGLE)
@@ -453,7 +453,7 @@ def test_one_hot_columns_fold_back_by_the_manifest() -> None:
     data = booster.model_to_string().encode()
     one_hot = Manifest(groups={"job": {"job_clerk": "clerk", "job_smith": "smith"}})
     found = explain(bind(load(data, one_hot), one_hot), logged.head(10), logged)
-    inside = shap.TreeExplainer(booster).shap_values(encoded.head(10))
+    inside = tree_values(booster, encoded.head(10))
     expected = np.stack([inside[:, 0], inside[:, 1] + inside[:, 2]], axis=1)
     assert found.players == ("age", "job")
     assert found.attributions.values[:, :, 0] == pytest.approx(expected, abs=DOUBLE)

@@ -7,7 +7,6 @@ import re
 import numpy as np
 import pandas as pd
 import pytest
-import shap
 
 from explainers.binding import bind
 from explainers.contract import Bound, Family, Manifest, Model, Refusal, Scale
@@ -72,6 +71,8 @@ def test_a_short_text_has_the_shapley_values_of_its_words() -> None:
 
 
 def test_texts_are_masked_as_shap_masks_them() -> None:
+    import shap
+
     masker = shap.maskers.Text(r"\W+", mask_token="...")
     spans = cut(SHORT, TokenOptions())
     for coalition in itertools.product([False, True], repeat=4):

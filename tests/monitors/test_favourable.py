@@ -38,8 +38,12 @@ def favoured(values: list[Any], task: str, good: Any) -> Any:
 
 @pytest.mark.parametrize(
     ("task", "good"),
-    [("multiclass", "a"), ("multilabel", "b"), ("regression", {"above": PRICE}), ("regression", {"below": PRICE})],
-    ids=["a class of many", "one of several", "above", "below"],
+    [
+        pytest.param("multiclass", "a", id="a class of many"),
+        pytest.param("multilabel", "b", id="one of several"),
+        pytest.param("regression", {"above": PRICE}, id="above"),
+        pytest.param("regression", {"below": PRICE}, marks=pytest.mark.long, id="below"),
+    ],
 )
 def test_bias_of_any_task_is_that_of_its_rows_as_favoured_or_not(task: str, good: Any) -> None:
     """The metrics are those of the rows turned into yes and no, and fairlearn's are fairlearn's on these."""
