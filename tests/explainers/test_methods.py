@@ -112,15 +112,15 @@ def test_catboost_has_shaps_values(data: pd.DataFrame, answer: np.ndarray, kind:
     assert np.abs(found.attributions.values[:, :, 0] - tree_values(model, data)).max() < SINGLE
 
 
-TREES: list[tuple[Any, str]] = [
+TREES: list[Any] = [
     (DecisionTreeRegressor(max_depth=4, random_state=0), "value"),
     (RandomForestRegressor(20, max_depth=5, random_state=0), "value"),
-    (ExtraTreesRegressor(20, max_depth=5, random_state=0), "value"),
+    pytest.param(ExtraTreesRegressor(20, max_depth=5, random_state=0), "value", marks=pytest.mark.long),
     (HistGradientBoostingRegressor(max_iter=20, max_depth=4), "value"),
     (RandomForestClassifier(20, max_depth=5, random_state=0), "two"),
     (RandomForestClassifier(20, max_depth=5, random_state=0), "three"),
     (GradientBoostingClassifier(n_estimators=20, max_depth=3, random_state=0), "two"),
-    (HistGradientBoostingClassifier(max_iter=20, max_depth=4), "two"),
+    pytest.param(HistGradientBoostingClassifier(max_iter=20, max_depth=4), "two", marks=pytest.mark.long),
 ]
 
 

@@ -86,7 +86,7 @@ def test_every_way_of_finding_a_cell_is_used() -> None:
     assert set(kinds.values()) == {LINEAR, BITS, FOLDED, HALVES}, kinds
 
 
-@settings(SAME, max_examples=100)
+@settings(SAME, max_examples=60)
 @given(
     arrays.arrays(np.float64, st.integers(0, 40), elements=st.floats(allow_nan=False, allow_infinity=False)),
     arrays.arrays(np.float64, st.integers(1, 60), elements=st.floats()),
