@@ -88,7 +88,7 @@ def test_a_body_without_declared_length_is_cut_off_at_the_limit(client: TestClie
 
 
 def test_a_million_members_are_refused(client: TestClient) -> None:
-    body = json.dumps({f"k{i}": 1 for i in range(10**6)})
+    body = b"{%s}" % b",".join(b'"k%d":1' % number for number in range(10**6))
     check_problem(client.post("/v1/models", content=body, headers=JSON), 413)
 
 

@@ -607,7 +607,7 @@ def kill_at_random(folder: Path, kills: int, seed: int, url: str | None = None) 
         done = 0
         # However slow the machine, the kills go on until they fell among many writes and seals.
         while done < kills or sealed_files() < kills // 4 or len(acknowledged()) <= 500:
-            time.sleep(float(random.uniform(0.05, 0.4)))
+            time.sleep(float(random.uniform(0.05, 0.3)))
             work, process = running.pop(int(random.integers(0, len(running))))
             assert process.is_alive()
             process.kill()
