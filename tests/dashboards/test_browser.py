@@ -113,21 +113,21 @@ def test_the_heatmap_has_a_cell_for_each_column_and_window_and_hostile_names_are
     cells.nth(3).hover()
     expect(page.locator("#vg-tooltip-element")).to_contain_text("<img src=x onerror=alert(1)>")
     assert watch.dialogs == []
+    fits_a_telephone(page, watch)
+    page.set_viewport_size({"width": 1280, "height": 720})
     cells.nth(29 * 2 + 4).click()
     page.wait_for_url("**/drift?feature=2", wait_until="commit")  # a cell leads to its column
 
 
-def test_the_drift_page_follows_the_theme_that_is_kept_and_fits_a_telephone(
-    page: Page, watch: Watch, gallery: str
-) -> None:
-    drawn(page, f"{gallery}/light/drift")
-    before = page.locator("#heatmap .mark-rect.role-mark path").first.get_attribute("fill")
+def test_the_theme_is_kept_and_charts_follow_it(page: Page, gallery: str) -> None:
+    drawn(page, f"{gallery}/light/overview")
+    marks = page.locator(".chart svg.marks text")
+    before = marks.first.get_attribute("fill")
     page.locator("[data-theme-switch]").click()
     page.wait_for_function("document.documentElement.dataset.ready === '1'")
     assert page.evaluate("document.documentElement.dataset.theme") == "dark"
     assert "plumbline_theme=dark" in page.evaluate("document.cookie")
-    assert page.locator("#heatmap .mark-rect.role-mark path").first.get_attribute("fill") != before
-    fits_a_telephone(page, watch)
+    assert marks.first.get_attribute("fill") != before
 
 
 def test_sixty_hostile_names_do_nothing_anywhere_on_a_page(page: Page, watch: Watch, gallery: str) -> None:
