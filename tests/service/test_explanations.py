@@ -14,7 +14,6 @@ import lightgbm
 import numpy as np
 import pandas as pd
 import pytest
-import shap
 from pydantic import SecretStr
 from pytest_httpserver import HTTPServer
 from sklearn.compose import ColumnTransformer
@@ -31,7 +30,7 @@ from service.runs import ATTEMPTS
 from service.settings import Settings
 from service.tables import ModelRow
 from tests.conftest import ADMIN_KEY
-from tests.explainers.oracle import skops_bytes
+from tests.explainers.oracle import skops_bytes, tree_values
 from tests.running import UNHURRIED
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
@@ -125,7 +124,7 @@ def test_a_prediction_is_explained_by_its_id(client: TestClient) -> None:
     assert answer.status_code == 200, answer.text
     told = answer.json()
     item = told["items"][0]
-    expected = shap.TreeExplainer(lightgbm_model()).shap_values(people(200, 4).head(2))
+    expected = tree_values(lightgbm_model(), people(200, 4).head(2))
     assert [item["attributions"][name] for name in NAMES] == pytest.approx(list(expected[0]), abs=1e-6)
     assert item["base_value"] + sum(item["attributions"].values()) == pytest.approx(item["prediction"])
     about = {name: item[name] for name in ("version", "artifact_digest", "method", "exact", "output", "class", "seed")}
