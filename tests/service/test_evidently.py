@@ -24,8 +24,6 @@ from service.worker import Worker
 from tests.dashboards.samples import PAYLOADS
 from tests.service.watched import Watched, stream
 
-ALSO = {"also": ["es", "evidently_ks", "evidently_chisquare", "ks"]}
-
 
 @pytest.fixture
 def app_client(make_client: Callable[..., TestClient]) -> TestClient:
@@ -33,9 +31,9 @@ def app_client(make_client: Callable[..., TestClient]) -> TestClient:
     return make_client(worker_stock=False)
 
 
-def test_a_run_asks_the_worker_process_for_evidently_s_tests_and_tells_what_it_answers(tmp_path: Path) -> None:
-    worker = Worker("tests.service.trials", stock=False)
-    shop = Watched(tmp_path, parameters={"also": ["evidently_ks", "evidently_chisquare", "ks"]}, worker=worker)
+def a_shifted_day(folder: Path, worker: Worker, *also: str) -> tuple[dict[tuple[Any, Any], Any], pa.Table]:
+    """Judge a day of older customers by these statistics too; return the results and the baseline's sample."""
+    shop = Watched(folder, parameters={"also": list(also)}, worker=worker)
     shop.stream(0, 24, shift=0.5)
     shop.at_hour(25)
     shop.run()
@@ -44,6 +42,12 @@ def test_a_run_asks_the_worker_process_for_evidently_s_tests_and_tells_what_it_a
     with shop.database.reading() as session:
         baseline = baselines.sample(shop.lake, session.scalars(select(BaselineRow)).one())
     assert baseline is not None
+    return found, baseline
+
+
+def test_a_run_asks_the_worker_process_for_evidently_s_tests_and_tells_what_it_answers(tmp_path: Path) -> None:
+    worker = Worker("tests.service.trials", stock=False)
+    found, baseline = a_shifted_day(tmp_path, worker, "evidently_ks", "evidently_chisquare", "ks")
     old, new = (np.asarray(table["features.age"]) for table in (baseline, stream(0, 24, shift=0.5)))
     told = found["age", "evidently_ks"]
     assert told["value"] == pytest.approx(new.mean() - old.mean())
@@ -56,15 +60,7 @@ def test_a_run_asks_the_worker_process_for_evidently_s_tests_and_tells_what_it_a
 
 @pytest.mark.long
 def test_a_run_has_evidently_s_tests_done_in_the_worker_process(tmp_path: Path) -> None:
-    shop = Watched(tmp_path, parameters=ALSO, worker=Worker(stock=False))
-    shop.stream(0, 24, shift=0.5)
-    shop.at_hour(25)
-    shop.run()
-    (run,) = shop.runs()
-    found = {(result.get("feature"), result["metric"]): result for result in decode_results(run.document)}
-    with shop.database.reading() as session:
-        baseline = baselines.sample(shop.lake, session.scalars(select(BaselineRow)).one())
-    assert baseline is not None
+    found, baseline = a_shifted_day(tmp_path, Worker(stock=False), "es", "evidently_ks", "evidently_chisquare", "ks")
     ages = [np.asarray(table["features.age"]) for table in (baseline, stream(0, 24, shift=0.5))]
     assert found["age", "evidently_ks"]["value"] == pytest.approx(stats.ks_2samp(*ages).pvalue)
     assert found["age", "es"]["value"] == pytest.approx(stats.epps_singleton_2samp(*ages).pvalue)
